@@ -1,0 +1,287 @@
+"""An emulator of the Device Provisioning Service and IoT Hub: one background process for each state directory.
+
+`Emulator.start` starts it or attaches to it, from a notebook or a test; `python -m dpsx_helpers.emulator` does the
+same from a terminal. What it answers, and what it does not, is in `scope`.
+"""
+
+import base64
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dpsx_helpers.emulator import running
+from dpsx_helpers.emulator.running import Running
+from dpsx_helpers.emulator.store import Store, StoreError, read_messages
+from dpsx_helpers.emulator.tls import Files
+from dpsx_helpers.errors import LearnerError
+
+__all__ = ["Emulator", "EmulatorError", "Overview"]
+
+START_WITHIN = 20.0  # seconds
+STOP_WITHIN = 10.0  # seconds
+_REQUEST_WITHIN = 5.0  # seconds
+# What the process gets of our environment. No more: a pass phrase may be among the rest.
+_PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH", "PYTHONPATH",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+)  # fmt: skip
+_children: dict[int, subprocess.Popen[bytes]] = {}  # kept so that a process that has ended is also reaped
+
+
+class EmulatorError(LearnerError):
+    """The emulator cannot do what was asked. One sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What the portal's Overview shows, and the connection strings. The keys are kept out of the representation."""
+
+    id_scope: str
+    host: str
+    mqtt_port: int
+    https_port: int
+    service_endpoint: str
+    hubs: tuple[str, ...]
+    ca_file: Path
+    bundle_file: Path
+    started_by: str
+    pid: int
+    dps_connection_string: str = field(repr=False)
+    iothub_connection_string: str = field(repr=False)
+
+
+class Emulator:
+    """A running emulator, found by its state directory. Any number of these may stand for one process."""
+
+    def __init__(self, state_dir: Path, facts: Running) -> None:
+        self.state_dir = state_dir
+        self._facts = facts
+
+    def __repr__(self) -> str:
+        return f"<Emulator at {self._facts.host}, ID scope {self._facts.id_scope}>"
+
+    @classmethod
+    def start(cls, state_dir: Path, *, host: str | None = None, idle_hours: float = 8.0) -> "Emulator":
+        """Attach to the emulator of `state_dir`, or start one and wait until it is ready.
+
+        With no `host` it takes 127.0.0.1 or, on Linux, the next free 127.x.y.z. It ends by itself after `idle_hours`
+        without a connection or request (0 = never). Raises EmulatorError with what keeps it from starting.
+        """
+        state_dir = state_dir.absolute()
+        facts = running.read(state_dir)
+        if facts is None:
+            facts = _spawn(state_dir, host, idle_hours)
+        elif host is not None and host != facts.host:
+            raise EmulatorError(
+                f"The emulator of {state_dir} runs at {facts.host}, not at {host}: stop it, or leave the host out."
+            )
+        return cls(state_dir, facts)
+
+    @classmethod
+    def attach(cls, state_dir: Path) -> "Emulator":
+        """The emulator that runs on `state_dir`. Raises EmulatorError when none does."""
+        facts = running.read(state_dir.absolute())
+        if facts is None:
+            raise EmulatorError(
+                f"No emulator is running on {state_dir}: start it with "
+                f"`python -m dpsx_helpers.emulator run --state-dir {state_dir}`, or run the notebook's first cells."
+            )
+        return cls(state_dir.absolute(), facts)
+
+    @property
+    def overview(self) -> Overview:
+        facts, files = self._facts, Files(self.state_dir)
+        return Overview(
+            id_scope=facts.id_scope,
+            host=facts.host,
+            mqtt_port=facts.mqtt_port,
+            https_port=facts.https_port,
+            service_endpoint=facts.endpoint,
+            hubs=tuple(facts.hubs.values()),
+            ca_file=files.ca,
+            bundle_file=files.bundle,
+            started_by=facts.started_by,
+            pid=facts.pid,
+            dps_connection_string=facts.dps_connection_string,
+            iothub_connection_string=facts.iothub_connection_string,
+        )
+
+    @property
+    def log_file(self) -> Path:
+        return self.state_dir / "emulator.log"
+
+    def environment(self) -> dict[str, str]:
+        """The variables that point unmodified clients at this emulator. Two of them hold keys."""
+        return self._facts.environment(Files(self.state_dir))
+
+    def running(self) -> bool:
+        """Whether the process lives."""
+        facts = running.read(self.state_dir)
+        return facts is not None and facts.token == self._facts.token
+
+    def messages(self, device_id: str | None = None) -> list[dict[str, Any]]:
+        """The device-to-cloud messages that the hub has stored, oldest first, also after the process has ended."""
+        return messages(self.state_dir, device_id)
+
+    def reset(self) -> None:
+        """Delete enrollments, registrations, devices and messages; keep ID scope, CA and keys."""
+        reset(self.state_dir)
+
+    def stop(self) -> None:
+        """End the process and wait until its ports are free. Nothing happens when it has ended already."""
+        if self.running():
+            stop(self.state_dir)
+
+
+def messages(state_dir: Path, device_id: str | None = None) -> list[dict[str, Any]]:
+    """Stored messages as `messages --json` prints them: `body` is text, or base64 where it is not UTF-8.
+
+    Raises EmulatorError when there is no readable database.
+    """
+    path = state_dir / "emulator.db"
+    if not path.exists():
+        raise EmulatorError(f"There is no emulator in {state_dir}: name the directory that `run` was given.")
+    try:
+        return [
+            {
+                "deviceId": message.device_id,
+                "enqueuedTimeUtc": message.enqueued,
+                "properties": message.properties,
+                "systemProperties": message.system_properties,
+                "body": _text(message.body),
+            }
+            for message in read_messages(path, device_id)
+        ]
+    except StoreError as error:
+        raise EmulatorError(f"{error}.") from None
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(body).decode()
+
+
+def reset(state_dir: Path) -> None:
+    """Reset the emulator of a state directory, whether it runs or not. Raises EmulatorError."""
+    facts = running.read(state_dir)
+    if facts is not None:
+        _request(state_dir, facts, "reset")
+        return
+    path = state_dir / "emulator.db"
+    if path.exists():
+        try:
+            store = Store(path)
+            store.clear()
+            store.close()
+        except StoreError as error:
+            raise EmulatorError(f"{error}.") from None
+
+
+def stop(state_dir: Path) -> None:
+    """End the emulator of a state directory, if there is one, and wait until its ports are free."""
+    facts = running.read(state_dir)
+    if facts is None:
+        return
+    _request(state_dir, facts, "stop")
+    deadline = time.monotonic() + STOP_WITHIN
+    while running.is_held(state_dir):
+        if time.monotonic() > deadline:
+            raise EmulatorError(f"The emulator (process {facts.pid}) was told to stop and has not: end that process.")
+        time.sleep(0.02)
+    child = _children.pop(facts.pid, None)
+    if child is not None:
+        child.wait(STOP_WITHIN)
+
+
+def _request(state_dir: Path, facts: Running, action: str) -> None:
+    """One of the emulator's own requests, over HTTPS with its CA checked, past any proxy."""
+    request = urllib.request.Request(
+        f"https://{facts.endpoint}/emulator/{action}",
+        data=b"",
+        headers={"Authorization": f"Bearer {facts.token}"},
+        method="POST",
+    )
+    context = ssl.create_default_context(cafile=str(Files(state_dir).ca))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    try:
+        with opener.open(request, timeout=_REQUEST_WITHIN) as response:
+            json.load(response)
+    except (OSError, ValueError) as error:
+        if action == "stop" and not running.is_held(state_dir):
+            return
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise EmulatorError(
+            f"The emulator (process {facts.pid}) does not answer at {facts.endpoint} ({reason}): end that process."
+        ) from None
+
+
+def _spawn(state_dir: Path, host: str | None, idle_hours: float) -> Running:
+    """Start the process and wait until it is ready.
+
+    All three descriptors are redirected and the session is its own: otherwise it would die with the kernel that
+    started it, or keep that kernel's output open.
+    """
+    command = [sys.executable, "-m", "dpsx_helpers.emulator", "run", "--state-dir", str(state_dir)]
+    command += ["--idle-hours", str(idle_hours), "--started-by", "notebook"]
+    command += ["--host", host] if host else ["--next-free-host"]
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (state_dir / "start.log").open("wb") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd=state_dir,
+                env=_environment(),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise EmulatorError(f"The emulator cannot be started in {state_dir} ({error.strerror}).") from None
+    return _wait_until_ready(state_dir, child)
+
+
+def _environment() -> dict[str, str]:
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    package = str(Path(__file__).parents[2])
+    passed["PYTHONPATH"] = os.pathsep.join(filter(None, [package, passed.get("PYTHONPATH", "")]))
+    return passed
+
+
+def _wait_until_ready(state_dir: Path, child: subprocess.Popen[bytes]) -> Running:
+    deadline = time.monotonic() + START_WITHIN
+    while time.monotonic() < deadline:
+        facts = running.read(state_dir)
+        if facts is not None and facts.pid != child.pid and child.poll() is not None:
+            return facts  # somebody else started one at the same moment
+        if facts is not None and facts.pid == child.pid and _listens(facts):
+            _children[child.pid] = child
+            return facts
+        if child.poll() is not None:
+            lines = (state_dir / "start.log").read_text(errors="replace").strip().splitlines()
+            raise EmulatorError(lines[-1] if lines else f"The emulator ended at once (exit status {child.returncode}).")
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    log = state_dir / "emulator.log"
+    raise EmulatorError(f"The emulator was not ready within {START_WITHIN:g} seconds: see {log}.")
+
+
+def _listens(facts: Running) -> bool:
+    try:
+        for port in (facts.mqtt_port, facts.https_port):
+            socket.create_connection((facts.host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True

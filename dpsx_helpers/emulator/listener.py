@@ -1,0 +1,193 @@
+"""The MQTT port: one `DeviceProtocol` for each TCP connection, and the `Listener` that commits for all of them.
+
+What devices send in one turn of the event loop is stored in one commit; the answers go out after it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable
+from itertools import count
+
+from OpenSSL import SSL
+
+from dpsx_helpers.emulator import refusals
+from dpsx_helpers.emulator.refusals import Refused
+from dpsx_helpers.emulator.sessions import Conversation, Services
+from dpsx_helpers.emulator.tls import Channel
+
+LOG = logging.getLogger("dpsx_helpers.emulator.tls")
+CONNECT_WITHIN = 60.0  # seconds for handshake and CONNECT
+# https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub#default-keep-alive-timeout
+MAX_SILENCE = 1767.0  # seconds, the most that a hub waits
+LINGER = 1.0  # seconds to go on reading after our end of a connection is closed
+
+
+class Listener:
+    """Everything that the connections share."""
+
+    def __init__(self, services: Services, context: SSL.Context, active: Callable[[], None]) -> None:
+        self.services = services
+        self.context = context
+        self.active = active
+        self.labels = (f"c{number}" for number in count(1))
+        self.open: set[DeviceProtocol] = set()
+        self._empty = asyncio.Event()
+        self._changed: dict[DeviceProtocol, None] = {}
+
+    def changed(self, connection: "DeviceProtocol") -> None:
+        """Have what the connection wants to say sent after the commit at the end of this turn."""
+        if not self._changed:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._changed[connection] = None
+
+    def forget(self, connection: "DeviceProtocol") -> None:
+        self.open.discard(connection)
+        if not self.open:
+            self._empty.set()
+
+    def _flush(self) -> None:
+        changed, self._changed = self._changed, {}
+        try:
+            self.services.store.commit()
+        except sqlite3.Error as error:
+            LOG.error("! nothing of this turn could be stored (%s): its connections are dropped unanswered", error)
+            for connection in changed:
+                connection.abort()
+            return
+        for connection in changed:
+            connection.flush()
+
+    async def close(self) -> None:
+        """Part from every device: last words, close_notify, half-close, and read on for a moment.
+
+        Anything ruder can leave a client hanging that is just sending.
+        """
+        self._flush()
+        for connection in list(self.open):
+            connection.finish()
+        self._empty.clear()
+        if self.open:  # each of them aborts itself when its own time is up
+            await self._empty.wait()
+
+
+class DeviceProtocol(asyncio.Protocol):
+    """TLS and time-outs around one conversation."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._label = next(listener.labels)
+        self._channel = Channel(listener.context)
+        self._conversation = Conversation(
+            listener.services, self._label, lambda: self._channel.peer_certificate, lambda: listener.changed(self)
+        )
+        self._finished = False
+        self._half_closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
+        self._timer = self._loop.call_later(CONNECT_WITHIN, self._check_silence)
+        self._listener.open.add(self)
+        self._listener.active()
+
+    def data_received(self, data: bytes) -> None:
+        if self._finished:
+            return
+        self._heard = self._loop.time()
+        handshaken = self._channel.handshaken
+        try:
+            plaintext = self._channel.receive(data)
+        except SSL.Error as error:
+            LOG.warning("%s ! TLS: %s", self._label, _explain(error, handshaken=handshaken))
+            self._send_out()
+            self.abort()
+            return
+        self._send_out()
+        if self._channel.handshaken and not handshaken:
+            self._listener.active()
+        if plaintext:
+            connected = self._conversation.connected
+            self._conversation.receive(plaintext)
+            if self._conversation.connected and not connected:  # from now on its keep-alive counts
+                self._timer.cancel()
+                self._check_silence()
+        if self._channel.closed:
+            self._conversation.close()
+
+    def eof_received(self) -> bool:
+        """The device closed its half. True keeps ours open until what is stored has been acknowledged."""
+        self._half_closed = True
+        if not self._finished:
+            self._conversation.close()
+        return not self._finished
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._listener.forget(self)
+        self._conversation.ended()
+
+    def pause_writing(self) -> None:
+        """A device that does not read its answers is not read from either."""
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._transport.resume_reading()
+
+    def flush(self) -> None:
+        """Send what waits, now that everything behind it is stored."""
+        conversation = self._conversation
+        conversation.committed()
+        if conversation.outbox and not self._finished:
+            self._channel.send(bytes(conversation.outbox))
+            self._send_out()
+        conversation.outbox.clear()
+        if conversation.closing:
+            self.finish()
+
+    def finish(self) -> None:
+        """Say close_notify, close our half, and let the device close the other."""
+        if self._finished:
+            return
+        self._finished = True
+        self._timer.cancel()
+        self._channel.close()
+        self._send_out()
+        if self._half_closed or not self._channel.handshaken:
+            self._transport.close()
+        elif not self._transport.is_closing():
+            with contextlib.suppress(OSError):  # the device may have reset the connection already
+                self._transport.write_eof()
+        self._timer = self._loop.call_later(LINGER, self.abort)
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def _send_out(self) -> None:
+        data = self._channel.outgoing()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _check_silence(self) -> None:
+        """A device must speak within one and a half times its keep-alive, a stranger within a minute."""
+        keep_alive = self._conversation.keep_alive
+        allowed = min(keep_alive * 1.5, MAX_SILENCE) if keep_alive else MAX_SILENCE
+        if not self._conversation.connected:
+            allowed = CONNECT_WITHIN
+        left = self._heard + allowed - self._loop.time()
+        if left <= 0:
+            self._conversation.refuse(Refused(refusals.SILENT, device=self._conversation.name, seconds=round(allowed)))
+        else:
+            self._timer = self._loop.call_later(left, self._check_silence)
+
+
+def _explain(error: SSL.Error, *, handshaken: bool) -> str:
+    """OpenSSL's reason, and what it usually means here."""
+    reasons = [entry[-1] for entry in error.args[0]] if error.args and isinstance(error.args[0], list) else []
+    text = ", ".join(reasons) or type(error).__name__
+    if "unknown ca" in text or "certificate unknown" in text or "bad certificate" in text:
+        return f"the client does not trust the emulator's CA ({text}). Remedy: set SSL_CERT_FILE as `env` prints it."
+    return f"{'the connection' if handshaken else 'the handshake'} broke ({text})"

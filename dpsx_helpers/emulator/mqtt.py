@@ -1,0 +1,323 @@
+"""One MQTT 3.1.1 connection as a server sees it: bytes in, packets out. No sockets, no clock.
+
+`Connection.receive` frames the byte stream, decodes each packet with amqtt's packet classes, checks it against the
+specification (https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html) and yields small frozen records.
+Whatever is wrong with the bytes surfaces as one exception, `ProtocolViolation`; the server then closes the
+connection, as Azure does. Who may connect, subscribe or publish is decided elsewhere.
+
+The functions at the end encode what a server sends.
+"""
+
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from amqtt.adapters import BufferReader
+from amqtt.mqtt import packet_class
+from amqtt.mqtt.connack import ConnackPacket
+from amqtt.mqtt.connect import ConnectPacket
+from amqtt.mqtt.packet import (
+    CONNECT,
+    DISCONNECT,
+    PINGREQ,
+    PUBACK,
+    PUBLISH,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    MQTTFixedHeader,
+)
+from amqtt.mqtt.pingresp import PingRespPacket
+from amqtt.mqtt.puback import PubackPacket
+from amqtt.mqtt.publish import PublishPacket
+from amqtt.mqtt.suback import SubackPacket
+from amqtt.mqtt.unsuback import UnsubackPacket
+
+# The largest message that a hub takes is 256 KB; a topic adds at most 64 KiB and six bytes to it.
+MAX_PACKET = 256 * 1024 + 64 * 1024 + 6
+
+CONNECTION_ACCEPTED, SERVER_UNAVAILABLE, NOT_AUTHORIZED = 0, 3, 5
+UNACCEPTABLE_PROTOCOL_VERSION = 1
+
+
+class ProtocolViolation(Exception):
+    """The bytes or their order break MQTT 3.1.1: the connection has to be closed."""
+
+
+class UnsupportedProtocol(ProtocolViolation):
+    """The client speaks another version of MQTT: CONNACK 1, then close (MQTT-3.1.2-2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """CONNECT. `keep_alive` in seconds, 0 = none. The password is kept out of the representation."""
+
+    client_id: str
+    username: str | None
+    keep_alive: int
+    clean_session: bool
+    has_will: bool = False
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """PUBLISH. `packet_id` is None at QoS 0."""
+
+    topic: str
+    payload: bytes = field(repr=False)
+    qos: int
+    packet_id: int | None
+    retain: bool = False
+    dup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PubAck:
+    packet_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """SUBSCRIBE: pairs of topic filter and requested QoS, in the order asked for."""
+
+    packet_id: int
+    filters: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    packet_id: int
+    filters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PingReq:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    pass
+
+
+Packet = Connect | Publish | PubAck | Subscribe | Unsubscribe | PingReq | Disconnect
+
+
+class State(Enum):
+    AWAITING_CONNECT = "awaiting CONNECT"
+    CONNECTED = "connected"
+    CLOSED = "closed"
+
+
+# Which packets a server takes in which state; anything else is a violation (MQTT-3.1.0-1, MQTT-3.1.0-2).
+ACCEPTS: dict[State, frozenset[type[Packet]]] = {
+    State.AWAITING_CONNECT: frozenset({Connect}),
+    State.CONNECTED: frozenset({Publish, PubAck, Subscribe, Unsubscribe, PingReq, Disconnect}),
+    State.CLOSED: frozenset(),
+}
+_NEXT: dict[type[Packet], State] = {Connect: State.CONNECTED, Disconnect: State.CLOSED}
+
+# Flags of the fixed header that the specification prescribes (table 2.2); PUBLISH carries its own.
+_FLAGS = {CONNECT: 0, PUBACK: 0, SUBSCRIBE: 2, UNSUBSCRIBE: 2, PINGREQ: 0, DISCONNECT: 0}
+
+_MQTT_3_1_1 = b"\x00\x04MQTT\x04"  # protocol name and level, the first bytes of every CONNECT
+
+
+class Connection:
+    """The receiving half of one connection. Feed it bytes as they come; it keeps incomplete packets."""
+
+    def __init__(self) -> None:
+        self.state = State.AWAITING_CONNECT
+        self._buffer = bytearray()
+
+    def receive(self, data: bytes) -> Iterator[Packet]:
+        """Yield each packet that `data` completes.
+
+        Packets before a faulty one are yielded first. Raises ProtocolViolation at the faulty one; the
+        connection is CLOSED then and yields nothing more.
+        """
+        self._buffer += data
+        while self.state is not State.CLOSED:
+            frame = self._next_frame()
+            if frame is None:
+                return
+            try:
+                packet = _decode(*frame)
+                self._advance(packet)
+            except ProtocolViolation:
+                self.state = State.CLOSED
+                raise
+            yield packet
+
+    def _advance(self, packet: Packet) -> None:
+        kind = type(packet)
+        if kind not in ACCEPTS[self.state]:
+            takers = [state.value for state, kinds in ACCEPTS.items() if kind in kinds]
+            raise ProtocolViolation(
+                f"{kind.__name__.upper()} came while {self.state.value}; it is taken only while {', '.join(takers)}"
+            )
+        self.state = _NEXT.get(kind, self.state)
+
+    def _next_frame(self) -> tuple[int, int, bytes] | None:
+        """Cut one packet off the buffer: its type, flags and body; None while it is incomplete."""
+        length, position = 0, 1
+        while True:
+            if position >= len(self._buffer):
+                return None
+            byte = self._buffer[position]
+            length |= (byte & 0x7F) << (7 * (position - 1))
+            position += 1
+            if not byte & 0x80:
+                break
+            if position > 4:
+                self._fail("the remaining length takes more than four bytes")
+        if length > MAX_PACKET:
+            self._fail(f"a packet of {length} bytes is larger than anything Azure takes")
+        if len(self._buffer) < position + length:
+            return None
+        first, body = self._buffer[0], bytes(self._buffer[position : position + length])
+        del self._buffer[: position + length]
+        return first >> 4, first & 0x0F, body
+
+    def _fail(self, reason: str) -> None:
+        self.state = State.CLOSED
+        raise ProtocolViolation(reason)
+
+
+def _decode(kind: int, flags: int, body: bytes) -> Packet:
+    """One packet from its parts. The single place that knows amqtt's classes raise many kinds of exception."""
+    if kind not in _FLAGS and kind != PUBLISH:
+        raise ProtocolViolation(f"packet type {kind} is not one that a client may send here")
+    if kind in _FLAGS and flags != _FLAGS[kind]:
+        raise ProtocolViolation(f"the flags {flags:04b} are reserved in packet type {kind}")
+    if kind == CONNECT and not body.startswith(_MQTT_3_1_1):
+        raise UnsupportedProtocol("the client does not speak MQTT 3.1.1, the only version Azure takes on this port")
+    header = MQTTFixedHeader(kind, flags, len(body))
+    try:
+        packet = _run(packet_class(header).from_stream(BufferReader(body), fixed_header=header))
+        decoded: Packet = _DECODERS[kind](packet, body)
+        return decoded
+    except ProtocolViolation:
+        raise
+    except Exception as error:  # noqa: BLE001 - amqtt raises whatever struct, codecs and its own code raise
+        raise ProtocolViolation(f"malformed packet of type {kind} ({type(error).__name__})") from None
+
+
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that never waits, because its reader holds the whole packet."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise ProtocolViolation("the packet is shorter than it says")
+
+
+def _exact(packet: Any, body: bytes) -> None:
+    """Refuse what amqtt forgives: cut-off fields, trailing bytes, text that is not UTF-8."""
+    encoded = packet.variable_header.to_bytes() + packet.payload.to_bytes(packet.fixed_header, packet.variable_header)
+    if bytes(encoded) != body:
+        raise ProtocolViolation(f"the fields of packet type {packet.fixed_header.packet_type} do not fill it exactly")
+
+
+def _packet_id(value: int) -> int:
+    if value == 0:
+        raise ProtocolViolation("a packet identifier of 0 is not allowed")
+    return value
+
+
+def _connect(packet: ConnectPacket, body: bytes) -> Connect:
+    if packet.client_id_is_random:  # amqtt invents an id where the client sent none
+        packet.client_id = ""
+    _exact(packet, body)
+    if packet.reserved_flag or packet.will_qos > 2 or (packet.password_flag and not packet.username_flag):
+        raise ProtocolViolation("the CONNECT flags contradict each other")
+    return Connect(
+        client_id=packet.client_id or "",
+        username=packet.username if packet.username_flag else None,
+        keep_alive=packet.keep_alive,
+        clean_session=packet.clean_session_flag,
+        has_will=packet.will_flag,
+        password=packet.password if packet.password_flag else None,
+    )
+
+
+def _publish(packet: PublishPacket, body: bytes) -> Publish:
+    if packet.qos > 2:
+        raise ProtocolViolation("QoS 3 does not exist")
+    return Publish(
+        topic=packet.topic_name,
+        payload=packet.data or b"",
+        qos=packet.qos,
+        packet_id=_packet_id(packet.packet_id) if packet.qos else None,
+        retain=packet.retain_flag,
+        dup=packet.dup_flag,
+    )
+
+
+def _puback(packet: Any, body: bytes) -> PubAck:
+    if len(body) != 2:
+        raise ProtocolViolation("a PUBACK carries a packet identifier and nothing else")
+    return PubAck(_packet_id(packet.packet_id))
+
+
+def _subscribe(packet: Any, body: bytes) -> Subscribe:
+    _exact(packet, body)
+    filters = tuple(packet.payload.topics)
+    if not filters or any(qos > 2 for _, qos in filters):
+        raise ProtocolViolation("a SUBSCRIBE needs at least one filter, each with QoS 0, 1 or 2")
+    return Subscribe(_packet_id(packet.variable_header.packet_id), filters)
+
+
+def _unsubscribe(packet: Any, body: bytes) -> Unsubscribe:
+    _exact(packet, body)
+    if not packet.payload.topics:
+        raise ProtocolViolation("an UNSUBSCRIBE needs at least one filter")
+    return Unsubscribe(_packet_id(packet.variable_header.packet_id), tuple(packet.payload.topics))
+
+
+def _empty(record: Packet) -> Any:
+    def decode(packet: Any, body: bytes) -> Packet:
+        if body:
+            raise ProtocolViolation("this packet has no body")
+        return record
+
+    return decode
+
+
+_DECODERS: dict[int, Any] = {
+    CONNECT: _connect,
+    PUBLISH: _publish,
+    PUBACK: _puback,
+    SUBSCRIBE: _subscribe,
+    UNSUBSCRIBE: _unsubscribe,
+    PINGREQ: _empty(PingReq()),
+    DISCONNECT: _empty(Disconnect()),
+}
+
+
+def connack(code: int) -> bytes:
+    """CONNACK. SessionPresent is always 0: DPS keeps no session, and for a hub 0 is always safe."""
+    return bytes(ConnackPacket.build(0, code).to_bytes())
+
+
+def suback(packet_id: int, codes: list[int]) -> bytes:
+    """SUBACK: one granted QoS (or 0x80, refused) for each filter asked for."""
+    return bytes(SubackPacket.build(packet_id, codes).to_bytes())
+
+
+def unsuback(packet_id: int) -> bytes:
+    return bytes(UnsubackPacket.build(packet_id).to_bytes())
+
+
+def puback(packet_id: int) -> bytes:
+    return bytes(PubackPacket.build(packet_id).to_bytes())
+
+
+def pingresp() -> bytes:
+    return bytes(PingRespPacket.build().to_bytes())
+
+
+def publish(topic: str, payload: bytes) -> bytes:
+    """PUBLISH at QoS 0, which is what answers on a response topic need."""
+    return bytes(PublishPacket.build(topic, payload, None, dup_flag=False, qos=0, retain=False).to_bytes())

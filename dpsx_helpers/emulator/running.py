@@ -1,0 +1,110 @@
+"""What a running emulator leaves in its state directory, so that others can find it: `running.json` and a lock.
+
+The lock tells whether the process lives; the file tells where it listens. A process id alone tells neither: it may be
+a zombie's, or by now somebody else's.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dpsx_helpers.emulator.tls import Files, write_private
+
+LOCK_WAIT = 0.5  # seconds: a probe of the lock by somebody else takes far less
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where the emulator listens, and what opens it. Keys are base64, `token` is for its own control requests."""
+
+    id_scope: str
+    host: str
+    mqtt_port: int
+    https_port: int
+    hubs: dict[str, str]
+    pid: int
+    started_by: str
+    dps_key: str = field(repr=False)
+    hub_key: str = field(repr=False)
+    token: str = field(repr=False)
+
+    @property
+    def endpoint(self) -> str:
+        """`host:port` of the HTTPS data planes, an IPv6 host in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.https_port}"
+
+    @property
+    def dps_connection_string(self) -> str:
+        return f"HostName={self.endpoint};SharedAccessKeyName=provisioningserviceowner;SharedAccessKey={self.dps_key}"
+
+    @property
+    def iothub_connection_string(self) -> str:
+        return f"HostName={self.endpoint};SharedAccessKeyName=iothubowner;SharedAccessKey={self.hub_key}"
+
+    def environment(self, files: Files) -> dict[str, str]:
+        """The variables that point unmodified clients at this emulator."""
+        return {
+            "PROVISIONING_HOST": self.host,
+            "PROVISIONING_IDSCOPE": self.id_scope,
+            "SSL_CERT_FILE": str(files.bundle),
+            "NODE_EXTRA_CA_CERTS": str(files.ca),
+            "REQUESTS_CA_BUNDLE": str(files.bundle),
+            "DPS_CONNECTION_STRING": self.dps_connection_string,
+            "IOTHUB_CONNECTION_STRING": self.iothub_connection_string,
+        }
+
+    def overview(self, files: Files) -> str:
+        """What the portal's Overview would show, one fact a line."""
+        hubs = ", ".join(self.hubs.values()) or "none"
+        return "\n".join(
+            [
+                f"ID scope                {self.id_scope}",
+                f"Global device endpoint  {self.host} (MQTT over TLS, port {self.mqtt_port})",
+                f"Service endpoint        {self.endpoint} (HTTPS, for DPS and hub)",
+                f"Linked IoT hubs         {hubs}",
+                "MQTT over WebSocket     not served in this version",
+                f"CA certificate          {files.ca}",
+            ]
+        )
+
+    def write(self, state_dir: Path) -> None:
+        write_private(_file(state_dir), json.dumps(asdict(self), indent=1).encode())
+
+
+def lock_of(state_dir: Path) -> FileLock:
+    """The lock that a running emulator holds as long as it lives. The system frees it however the process ends."""
+    return FileLock(state_dir / "emulator.lock", mode=0o600, thread_local=False)
+
+
+def is_held(state_dir: Path) -> bool:
+    """Whether an emulator lives on this state directory."""
+    if not (state_dir / "emulator.lock").exists():
+        return False
+    lock = lock_of(state_dir)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def read(state_dir: Path) -> Running | None:
+    """The emulator that runs on this state directory; None when none does, or when it is only just starting."""
+    if not is_held(state_dir):
+        return None
+    try:
+        return Running(**json.loads(_file(state_dir).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def remove(state_dir: Path) -> None:
+    _file(state_dir).unlink(missing_ok=True)
+
+
+def _file(state_dir: Path) -> Path:
+    return state_dir / "running.json"

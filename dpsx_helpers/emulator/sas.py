@@ -1,0 +1,52 @@
+"""Shared access signatures, as both services take them in the `Authorization` header. The clock is an argument.
+
+`SharedAccessSignature sr={resource}&sig={HMAC-SHA256}&se={unix seconds}&skn={policy}`, where the signed text is the
+url-encoded resource, a line feed and the expiry:
+https://learn.microsoft.com/azure/iot-dps/how-to-control-access#security-tokens
+"""
+
+import hmac
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from hashlib import sha256
+from urllib.parse import parse_qs, quote_plus, urlencode
+
+_SCHEME = "SharedAccessSignature "
+
+
+def sign(resource: str, policy: str, key: str, expires: int) -> str:
+    """A token for `resource` (a host name, with port if any) valid until `expires` (unix seconds).
+
+    `key` is the policy's key in base64. Raises binascii.Error when it is not base64.
+    """
+    return _SCHEME + urlencode(
+        {"sr": resource, "sig": _signature(quote_plus(resource), key, str(expires)), "se": expires, "skn": policy}
+    )
+
+
+def verify(token: str, resources: frozenset[str], keys: Mapping[str, str], now: float) -> str | None:
+    """None when the token is good, else why not (for the log; the answer to a client never says).
+
+    `resources` are the names that the service answers to, `keys` its policies' keys in base64, `now` unix seconds.
+    Signatures are compared in constant time.
+    """
+    if not token.startswith(_SCHEME):
+        return "there is no SharedAccessSignature in the Authorization header"
+    fields = {name: values[0] for name, values in parse_qs(token.removeprefix(_SCHEME)).items()}
+    resource, signature, expires, policy = (fields.get(name, "") for name in ("sr", "sig", "se", "skn"))
+    key = keys.get(policy)
+    if key is None:
+        return f"this service has no policy {policy[:64]!r}; it has {', '.join(sorted(keys))}"
+    if not expires.isascii() or not expires.isdigit() or int(expires) <= now:
+        return "the token has expired, or its expiry is not a number of seconds"
+    if resource.split("/")[0].lower() not in resources:
+        return f"the token is for {resource[:64]!r}, not for this service"
+    # Clients encode the resource in two spellings (%3A and %3a): sign both, take either.
+    spellings = (quote_plus(resource), quote_plus(resource).lower(), resource)
+    good = [hmac.compare_digest(_signature(text, key, expires).encode(), signature.encode()) for text in spellings]
+    return None if any(good) else f"the signature does not match the key of policy {policy}"
+
+
+def _signature(encoded_resource: str, key: str, expires: str) -> str:
+    text = f"{encoded_resource}\n{expires}".encode()
+    return b64encode(hmac.new(b64decode(key), text, sha256).digest()).decode()

@@ -1,0 +1,326 @@
+"""Sockets, timers and the life of the process. No rules: `sessions` and `service_api` ask those."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import secrets
+import signal
+import socket
+import ssl
+import sys
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+import certifi
+import psutil
+from filelock import FileLock, Timeout
+from tornado.httpserver import HTTPServer
+
+from dpsx_helpers.emulator import dps, refusals, running, service_api, tls
+from dpsx_helpers.emulator.listener import DeviceProtocol, Listener
+from dpsx_helpers.emulator.refusals import Refusal
+from dpsx_helpers.emulator.running import Running
+from dpsx_helpers.emulator.sessions import Services
+from dpsx_helpers.emulator.store import Store, StoreError
+
+LOG = logging.getLogger("dpsx_helpers.emulator")
+_NEXT_HOSTS = 254  # how many loopback addresses to try
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - who listens there holds every address
+
+
+class StartError(Exception):
+    """The emulator cannot start. One sentence: what is wrong, where, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `run` was asked for. A port of 0 means any; `https_port` None means 8443 or, when it is taken, any."""
+
+    state_dir: Path
+    host: str = "127.0.0.1"
+    next_free_host: bool = False
+    mqtt_port: int = 8883
+    https_port: int | None = None
+    id_scope: str | None = None
+    hubs: int = 1
+    progress: dps.Progress = field(default_factory=dps.Progress)
+    not_enrolled: Refusal = refusals.NOT_ENROLLED
+    idle_hours: float = 0.0
+    allow_network: bool = False
+    started_by: str = "run"
+
+
+def serve(options: Options) -> None:
+    """Run the emulator until it is told to stop. Raises StartError when it cannot start."""
+    files = tls.Files(options.state_dir)
+    with _state_directory(options.state_dir):
+        host, mqtt, https = _bind(options)
+        with mqtt, https, contextlib.closing(_open_store(options.state_dir)) as store:
+            facts = _facts(store, options, host, mqtt, https)
+            _log_to(options)
+            tls.prepare(files, host, datetime.now(UTC))
+            tls.write_bundle(files, _trusted_before(store, options.state_dir), certifi.where())
+            facts.write(options.state_dir)
+            try:
+                asyncio.run(_Emulator(options, facts, files, store).run(mqtt, https))
+            finally:
+                running.remove(options.state_dir)
+
+
+@contextlib.contextmanager
+def _state_directory(directory: Path) -> Iterator[None]:
+    """Make the directory and hold its lock."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        lock: FileLock = running.lock_of(directory)
+        lock.acquire(timeout=running.LOCK_WAIT)
+    except Timeout:
+        other = running.read(directory)
+        who = f"process {other.pid} at {other.host}" if other else "another process"
+        raise StartError(
+            f"An emulator is already running on {directory} ({who}): use it, stop it, or name another --state-dir."
+        ) from None
+    except OSError as error:
+        raise StartError(f"The state directory {directory} cannot be used ({error.strerror}): name another.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _open_store(directory: Path) -> Store:
+    try:
+        return Store(directory / "emulator.db")
+    except StoreError as error:
+        raise StartError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+def _bind(options: Options) -> tuple[str, socket.socket, socket.socket]:
+    """Bind both ports on the address asked for, or on the next free loopback address where that is allowed."""
+    last: StartError | None = None
+    for host in _hosts(options):
+        try:
+            mqtt = _bound(host, options.mqtt_port, options)
+        except StartError as error:
+            last = error
+            continue
+        try:
+            return host, mqtt, _bound_https(host, options)
+        except StartError as error:
+            mqtt.close()
+            last = error
+    raise last or StartError("There is no address to listen on.")
+
+
+def _hosts(options: Options) -> list[str]:
+    if not options.next_free_host or sys.platform != "linux":
+        return [options.host]
+    first = ipaddress.IPv4Address("127.0.0.1")
+    return [str(first + number) for number in range(_NEXT_HOSTS)]
+
+
+def _bound_https(host: str, options: Options) -> socket.socket:
+    if options.https_port is not None:
+        return _bound(host, options.https_port, options)
+    try:
+        return _bound(host, 8443, options)
+    except StartError:
+        return _bound(host, 0, options)
+
+
+def _bound(host: str, port: int, options: Options) -> socket.socket:
+    """A bound socket that does not listen yet: clients see the port only when everything is on disk."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        raise StartError(f"{host!r} is no address of this machine: give one such as --host 127.0.0.2.") from None
+    _check_reach(host, str(address[0]), options)
+    bound = socket.socket(family, kind)
+    if os.name == "posix":  # elsewhere it would let two programs share the port
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise StartError(_why_taken(host, str(address[0]), port, error)) from None
+    return bound
+
+
+def _check_reach(host: str, address: str, options: Options) -> None:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if ip.is_unspecified:
+        raise StartError(f"{host} means every address, which no device can connect to: name the one to listen on.")
+    if not ip.is_loopback and not options.allow_network:
+        raise StartError(f"{host} can be reached from the network: add --allow-network if that is meant.")
+
+
+def _why_taken(host: str, address: str, port: int, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return f"Port {port} on {host} needs rights that this user does not have: choose a port above 1023."
+    why = _holder(address, port) or error.strerror
+    return f"Port {port} on {host} cannot be used ({why}): stop that program or name another --host."
+
+
+def _holder(address: str, port: int) -> str | None:
+    """Who listens there, where this user may know it."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            ip, taken, *_ = connection.laddr or ("", 0)
+            if connection.status == psutil.CONN_LISTEN and taken == port and ip in (address, *_EVERYWHERE):
+                name = psutil.Process(connection.pid).name() if connection.pid else "a program of another user"
+                return f"taken by {name}, process {connection.pid or 'unknown'}"
+    except psutil.Error:
+        return None
+    return None
+
+
+# --- what is known before anybody connects ---------------------------------------------------------------------------
+
+
+def _facts(store: Store, options: Options, host: str, mqtt: socket.socket, https: socket.socket) -> Running:
+    """ID scope and keys as they have always been on this state directory; addresses and token of this run."""
+    known = store.fact("id_scope")
+    if options.id_scope and known and options.id_scope != known:
+        raise StartError(
+            f"The state in {options.state_dir} belongs to ID scope {known}, not {options.id_scope}: leave --id-scope "
+            "out, or name another --state-dir."
+        )
+    scope = known or options.id_scope or f"0ne{secrets.token_hex(4).upper()}"
+    keys = {name: store.fact(name) or b64encode(secrets.token_bytes(32)).decode() for name in ("dps_key", "hub_key")}
+    for name, value in {"id_scope": scope, **keys}.items():
+        store.put_fact(name, value)
+    store.commit()
+    return Running(
+        id_scope=scope,
+        host=host,
+        mqtt_port=mqtt.getsockname()[1],
+        https_port=https.getsockname()[1],
+        hubs={"hub-1": host} if options.hubs else {},
+        pid=os.getpid(),
+        started_by=options.started_by,
+        token=secrets.token_urlsafe(32),
+        **keys,
+    )
+
+
+def _trusted_before(store: Store, state_dir: Path) -> list[str]:
+    """The bundles that the environment names, and those that it named before it named our own."""
+    named = [os.environ.get(name, "") for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
+    ours = [path for path in named if path and Path(path).parent == state_dir]
+    earlier = (store.fact("trusted_before") or "").split(os.pathsep) if ours else []
+    trusted = list(dict.fromkeys(path for path in [*earlier, *named] if path and path not in ours))
+    store.put_fact("trusted_before", os.pathsep.join(trusted))
+    store.commit()
+    return trusted
+
+
+def _log_to(options: Options) -> None:
+    """Everything to the log file; to standard error too, unless a notebook started this process."""
+    path = options.state_dir / "emulator.log"
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    handlers: list[logging.Handler] = [RotatingFileHandler(path, maxBytes=5_000_000, backupCount=1, encoding="utf-8")]
+    if options.started_by == "run":
+        handlers.append(logging.StreamHandler())
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(service)-7s %(message)s", "%H:%M:%S")
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        handler.addFilter(_name_service)
+        LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+
+
+def _name_service(record: logging.LogRecord) -> bool:
+    record.service = record.name.rpartition(".")[2]
+    return True
+
+
+# --- the life of the process -----------------------------------------------------------------------------------------
+
+
+class _Emulator:
+    """One run: listen, serve, stop."""
+
+    def __init__(self, options: Options, facts: Running, files: tls.Files, store: Store) -> None:
+        self._options = options
+        self._facts = facts
+        self._files = files
+        service = dps.Service(facts.id_scope, facts.hubs, options.progress, options.not_enrolled)
+        self._services = Services(store, service)
+        self._stop = asyncio.Event()
+        self._last_activity = 0.0
+
+    async def run(self, mqtt: socket.socket, https: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self._catch_signals(loop)
+        self._active()
+        listener = Listener(self._services, tls.server_context(self._files), self._active)
+        try:
+            devices = await loop.create_server(lambda: DeviceProtocol(listener), sock=mqtt, backlog=1024)
+            https.listen(128)
+        except OSError as error:  # somebody listened between our bind and now
+            host, why = self._facts.host, error.strerror
+            raise StartError(f"A port on {host} was taken just now ({why}): try again.") from None
+        service = self._https(https)
+        LOG.info("= ready at %s, ID scope %s", self._facts.host, self._facts.id_scope)
+        if self._options.started_by == "run":
+            sys.stdout.write(self._facts.overview(self._files) + "\n")
+            sys.stdout.flush()
+        await self._until_told(listener)
+        LOG.info("= stopping")
+        devices.close()
+        service.stop()
+        await service.close_all_connections()
+        await listener.close()
+
+    def _https(self, sock: socket.socket) -> HTTPServer:
+        facts = self._facts
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._files.server, self._files.server_key)
+        hosts = (facts.host, "localhost")
+        names = frozenset(name for host in hosts for name in (host, f"{host}:{facts.https_port}")) | {facts.endpoint}
+        access = service_api.Access(
+            names, {"provisioningserviceowner": facts.dps_key}, {"iothubowner": facts.hub_key}, facts.token
+        )
+        control = service_api.Control(stop=self._stop.set, active=self._active)
+        server = HTTPServer(
+            service_api.application(self._services, access, control), ssl_options=context, max_body_size=1 << 20
+        )
+        sock.setblocking(False)
+        server.add_socket(sock)
+        return server
+
+    def _catch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                loop.add_signal_handler(number, self._stop.set)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._stop.set))
+
+    def _active(self) -> None:
+        self._last_activity = asyncio.get_running_loop().time()
+
+    async def _until_told(self, listener: Listener) -> None:
+        """Wait for a signal, a stop request, or the end of the idle time."""
+        idle = self._options.idle_hours * 3600
+        loop = asyncio.get_running_loop()
+        while True:
+            if listener.open:
+                self._active()
+            left = self._last_activity + idle - loop.time() if idle else None
+            if left is not None and left <= 0:
+                LOG.info("= nobody has connected for %g hours", self._options.idle_hours)
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), left)
+                return

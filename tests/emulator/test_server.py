@@ -1,0 +1,413 @@
+"""The life of the process: starting, being found, being ended in every way, and what survives."""
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import certifi
+import paho.mqtt.client as paho
+import psutil
+import pytest
+from devices import connected, enroll, register, send, service
+from pki import Device, make_device
+from processes import COMMAND, RunningEmulator, free_host, listens, run_command, status, wait_for
+
+from dpsx_helpers.emulator import Emulator, EmulatorError
+
+Start = Callable[..., RunningEmulator]
+
+
+def failed_start(state_dir: Path, *arguments: str) -> str:
+    """`run` that must not start: exit status 1 and one line."""
+    done = run_command("run", "--state-dir", str(state_dir), *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+# --- starting ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_overview_comes_when_clients_can_connect(start: Start) -> None:
+    emulator = start()
+    overview = emulator.emulator.overview
+    assert overview.id_scope in emulator.overview
+    assert f"{emulator.host}:{overview.https_port}" in emulator.overview
+    assert str(overview.ca_file) in emulator.overview
+    assert listens(emulator.host, 8883)
+    assert listens(emulator.host, overview.https_port)
+
+
+def test_everything_is_private_to_its_owner(start: Start) -> None:
+    emulator = start()
+    assert emulator.state_dir.stat().st_mode & 0o777 == 0o700
+    modes = {path.name: path.stat().st_mode & 0o777 for path in emulator.state_dir.iterdir()}
+    assert len(modes) >= 8
+    assert set(modes.values()) == {0o600}, modes
+
+
+def test_a_taken_port_is_one_line_that_names_the_holder(start: Start, tmp_path: Path) -> None:
+    first = start()
+    line = failed_start(tmp_path / "other", "--host", first.host)
+    assert line.startswith(f"Port 8883 on {first.host} cannot be used (taken by python")
+    assert f"process {first.process.pid})" in line
+    assert not (tmp_path / "other" / "ca.pem").exists(), "a start that fails leaves nothing behind"
+    assert status(tmp_path / "other")["running"] is False
+
+
+def test_an_explicit_https_port_does_not_move_but_the_default_does(start: Start, tmp_path: Path) -> None:
+    host = free_host()
+    with socket.create_server((host, 8443)):
+        assert f"Port 8443 on {host}" in failed_start(tmp_path / "other", "--host", host, "--https-port", "8443")
+        moved = start(host=host).emulator.overview.https_port
+        assert moved != 8443
+
+
+def test_a_second_start_on_the_same_state_names_the_process_and_changes_nothing(start: Start) -> None:
+    first = start()
+    before = {path.name: path.read_bytes() for path in first.state_dir.glob("*.pem")}
+    line = failed_start(first.state_dir, "--host", free_host())
+    assert f"already running on {first.state_dir} (process {first.process.pid} at {first.host})" in line
+    assert {path.name: path.read_bytes() for path in first.state_dir.glob("*.pem")} == before
+    assert first.emulator.running()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--host", "0.0.0.0"], "means every address"),
+        (["--host", "::"], "means every address"),
+        (["--host", "https://127.0.0.1"], "is no address of this machine"),
+        (["--host", "no-such-host.invalid"], "is no address of this machine"),
+        (["--host", "127.0.0.1", "--state-dir", "/dev/null/x"], "cannot be used"),
+    ],
+)
+def test_impossible_places_are_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:
+    assert words in failed_start(tmp_path / "state", *arguments)
+
+
+def test_an_address_of_the_network_needs_the_switch(tmp_path: Path) -> None:
+    addresses = [a.address for group in psutil.net_if_addrs().values() for a in group if a.family == socket.AF_INET]
+    outside = next((address for address in addresses if not address.startswith("127.")), None)
+    if outside is None:
+        pytest.skip("this machine has no address but loopback")
+    assert "add --allow-network" in failed_start(tmp_path / "state", "--host", outside)
+
+
+def test_another_id_scope_on_existing_state_is_refused(start: Start) -> None:
+    first = start("--id-scope", "0ne0SCOPE01")
+    assert first.emulator.overview.id_scope == "0ne0SCOPE01"
+    first.terminate()
+    line = failed_start(first.state_dir, "--host", free_host(), "--id-scope", "0ne0OTHER02")
+    assert "belongs to ID scope 0ne0SCOPE01, not 0ne0OTHER02" in line
+    assert start(host=first.host).emulator.overview.id_scope == "0ne0SCOPE01"
+
+
+def test_a_damaged_or_foreign_database_is_one_line(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "emulator.db").write_bytes(b"this is no database" * 100)
+    assert "emulator.db cannot be used" in failed_start(state, "--host", free_host())
+    assert (state / "emulator.db").read_bytes() == b"this is no database" * 100
+
+
+def test_starting_from_python_attaches_to_what_runs(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        emulators = list(pool.map(lambda _: Emulator.start(tmp_path / "state"), range(3)))
+    try:
+        assert len({emulator.overview.pid for emulator in emulators}) == 1
+        assert {emulator.overview.started_by for emulator in emulators} == {"notebook"}
+        with pytest.raises(EmulatorError, match="stop it, or leave the host out"):
+            Emulator.start(tmp_path / "state", host="127.9.9.9")
+    finally:
+        emulators[0].stop()
+    assert not any(emulator.running() for emulator in emulators)
+    with pytest.raises(EmulatorError, match="No emulator is running"):
+        Emulator.attach(tmp_path / "state")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.uname().sysname != "Linux", reason="only Linux has all of 127.0.0.0/8")
+def test_starting_from_python_takes_the_next_free_address(tmp_path: Path) -> None:
+    emulators = [Emulator.start(tmp_path / name) for name in ("one", "two")]
+    try:
+        assert emulators[0].overview.host != emulators[1].overview.host
+    finally:
+        for emulator in emulators:
+            emulator.stop()
+
+
+def test_the_process_gets_no_secret_of_its_starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DPSX_PASS_PHRASE", "canary-pass-phrase")
+    emulator = Emulator.start(tmp_path / "state")
+    try:
+        process = psutil.Process(emulator.overview.pid)
+        assert "canary-pass-phrase" not in json.dumps([process.environ(), process.cmdline()])
+        text = repr(emulator) + repr(emulator.overview) + json.dumps(process.cmdline())
+        keys = [value.partition("SharedAccessKey=")[2] for value in emulator.environment().values()]
+        assert not any(key in text for key in keys if key)
+        assert os.getsid(process.pid) != os.getsid(0)
+    finally:
+        emulator.stop()
+
+
+def test_the_bundle_keeps_what_was_trusted_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    company = make_device(tmp_path, "company proxy CA", ca=True).pem
+    (tmp_path / "company.pem").write_text(company)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "company.pem"))
+    emulator = Emulator.start(tmp_path / "state")
+    monkeypatch.setenv("SSL_CERT_FILE", str(emulator.overview.bundle_file))  # as a notebook does
+    emulator.stop()
+    emulator = Emulator.start(tmp_path / "state")
+    emulator.stop()
+    bundle = emulator.overview.bundle_file.read_text()
+    ours = emulator.overview.ca_file.read_text().strip()
+    assert bundle.count(ours) == 1
+    roots = Path(certifi.where()).read_text()
+    assert bundle.index(company.strip()) < bundle.index(ours) < bundle.index(roots.strip()[-200:])
+
+
+# --- ending -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_0_and_frees_the_ports(start: Start, number: signal.Signals) -> None:
+    emulator = start()
+    port = emulator.emulator.overview.https_port
+    emulator.process.send_signal(number)
+    assert emulator.close() == 0
+    assert not listens(emulator.host, 8883)
+    assert not listens(emulator.host, port)
+    assert status(emulator.state_dir)["running"] is False
+    assert not (emulator.state_dir / "running.json").exists()
+
+
+def test_stop_returns_when_the_ports_are_free(start: Start) -> None:
+    emulator = start()
+    assert run_command("stop", "--state-dir", str(emulator.state_dir)).returncode == 0
+    assert not listens(emulator.host, 8883)
+    assert emulator.close() == 0
+    assert run_command("stop", "--state-dir", str(emulator.state_dir)).returncode == 0, "also when nothing runs"
+
+
+def test_after_kill_9_status_and_stop_tell_the_truth(start: Start) -> None:
+    emulator = start()
+    emulator.kill()
+    assert (emulator.state_dir / "running.json").exists(), "nobody tidied up"
+    done = run_command("status", "--state-dir", str(emulator.state_dir))
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "No emulator is running" in done.stderr
+    assert run_command("stop", "--state-dir", str(emulator.state_dir)).returncode == 0
+    assert not emulator.emulator.running()
+
+
+def test_a_zombie_is_not_taken_for_a_running_emulator(tmp_path: Path) -> None:
+    command = [*COMMAND, "run", "--state-dir", str(tmp_path / "state"), "--host", free_host()]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: status(tmp_path / "state")["running"])
+    child.kill()
+    wait_for(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+    assert status(tmp_path / "state")["running"] is False
+    child.wait()
+
+
+def test_it_ends_by_itself_when_nobody_comes(start: Start) -> None:
+    emulator = start("--idle-hours", "0.0003")
+    assert emulator.process.wait(timeout=20) == 0
+    assert "nobody has connected for 0.0003 hours" in emulator.log()
+
+
+def test_fifty_starts_and_stops_leave_nothing(tmp_path: Path) -> None:
+    me, hosts = psutil.Process(), [free_host() for _ in range(5)]
+    children, threads = set(me.children()), threading.active_count()
+    descriptors = me.num_fds() if os.name == "posix" else 0
+
+    def ten_times(host: str) -> None:
+        for _ in range(10):
+            Emulator.start(tmp_path / host, host=host).stop()
+
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        list(pool.map(ten_times, hosts))
+    assert set(me.children()) == children
+    assert threading.active_count() == threads
+    assert (me.num_fds() if os.name == "posix" else 0) == descriptors
+    assert not any(listens(host, 8883) for host in hosts)
+    assert not any(status(tmp_path / host)["running"] for host in hosts)
+    for host in hosts:
+        left = {path.name for path in (tmp_path / host).iterdir()}
+        assert "running.json" not in left
+        assert not any(name.endswith(("-wal", "-shm")) or name.startswith(".") for name in left)
+
+
+# --- what survives ----------------------------------------------------------------------------------------------------
+
+
+class Sender:
+    """A plain MQTT client that keeps sending numbered messages and remembers which were acknowledged."""
+
+    def __init__(self, emulator: RunningEmulator, device: Device) -> None:
+        self.acknowledged: set[str] = set()
+        self._sent: dict[int, str] = {}
+        self._client = paho.Client(client_id=device.common_name, protocol=paho.MQTTv311)
+        self._client.username_pw_set(f"{emulator.host}/{device.common_name}/?api-version=2021-04-12")
+        context = ssl.create_default_context(cafile=str(emulator.emulator.overview.ca_file))
+        context.load_cert_chain(device.certificate_file, device.key_file)
+        self._client.tls_set_context(context)
+        self._client.on_publish = self._on_publish
+        self._client.connect(emulator.host, 8883)
+        self._topic = f"devices/{device.common_name}/messages/events/"
+
+    def _on_publish(self, client: object, userdata: object, number: int) -> None:
+        self.acknowledged.add(self._sent[number])
+
+    def send_until(self, gone: Callable[[], bool]) -> None:
+        count = 0
+        while not gone():
+            for _ in range(20):
+                body = f"message {count}"
+                number = self._client.publish(self._topic, body, qos=1).mid
+                self._sent[number] = body
+                count += 1
+            if self._client.loop(timeout=0.01) != paho.MQTT_ERR_SUCCESS:
+                break
+
+
+def test_kill_9_in_the_middle_of_telemetry_loses_nothing_that_was_acknowledged(start: Start, tmp_path: Path) -> None:
+    emulator = start()
+    device = make_device(tmp_path, "survivor")
+    enroll(emulator, device)
+    register(emulator, device)
+    sender = Sender(emulator, device)
+    killed = threading.Event()
+    thread = threading.Thread(target=sender.send_until, args=(killed.is_set,))
+    thread.start()
+    wait_for(lambda: len(sender.acknowledged) > 200)
+    emulator.kill()
+    killed.set()
+    thread.join()
+    assert {message["body"] for message in emulator.messages()} >= sender.acknowledged, "before the restart"
+    again = start(host=emulator.host)
+    assert {message["body"] for message in again.messages("survivor")} >= sender.acknowledged
+    assert [row["registrationId"] for row in service(again).enrollment.query({"query": "SELECT *"})] == ["survivor"]
+    with connected(again, device) as client:
+        send(client, "after the restart")
+    assert again.messages()[-1]["body"] == "after the restart"
+
+
+def test_a_restart_elsewhere_strands_no_device(start: Start, tmp_path: Path) -> None:
+    first = start()
+    device = make_device(tmp_path, "moved")
+    enroll(first, device, iotHubHostName=first.host)
+    register(first, device)
+    first.terminate()
+    second = start(host=free_host())
+    shown = service(second).enrollment.get("moved")
+    assert shown["iotHubHostName"] == second.host
+    assert shown["registrationState"]["assignedHub"] == second.host
+    with connected(second, device) as client:
+        send(client, "from the new address")
+    assert register(second, device).registration_state.assigned_hub == second.host
+
+
+def test_reset_deletes_what_was_made_and_keeps_what_the_emulator_is(start: Start, tmp_path: Path) -> None:
+    emulator = start()
+    device = make_device(tmp_path, "reset-01")
+    before = emulator.emulator.environment()
+    for running in (True, False):
+        enroll(emulator, device)
+        register(emulator, device)
+        with connected(emulator, device) as client:
+            send(client, "hello")
+        assert len(emulator.messages()) == 1
+        if not running:
+            emulator.terminate()
+        assert run_command("reset", "--state-dir", str(emulator.state_dir)).returncode == 0
+        assert emulator.messages() == []
+    again = start(host=emulator.host, state_dir=emulator.state_dir)
+    assert service(again).enrollment.query({"query": "SELECT *"}).next
+    assert list(service(again).enrollment.query({"query": "SELECT *"})) == []
+    assert again.emulator.environment() == before
+
+
+# --- side by side, and rude clients -----------------------------------------------------------------------------------
+
+
+def test_two_emulators_side_by_side_do_not_see_each_other(start: Start, tmp_path: Path) -> None:
+    emulators = [start(state_dir=tmp_path / name) for name in ("left", "right")]
+    devices = [make_device(tmp_path, "twin-device") for _ in emulators]
+    for emulator, device in zip(emulators, devices, strict=True):
+        enroll(emulator, device)
+        register(emulator, device)
+        with connected(emulator, device) as client:
+            send(client, f"to {emulator.host}")
+    for emulator in emulators:
+        assert [message["body"] for message in emulator.messages()] == [f"to {emulator.host}"]
+    left, right = (emulator.emulator.environment() for emulator in emulators)
+    assert left["PROVISIONING_IDSCOPE"] != right["PROVISIONING_IDSCOPE"]
+    context = ssl.create_default_context(cafile=right["NODE_EXTRA_CA_CERTS"])
+    with (
+        pytest.raises(ssl.SSLCertVerificationError),
+        socket.create_connection((emulators[0].host, 8883)) as plain,
+        context.wrap_socket(plain, server_hostname=emulators[0].host),
+    ):
+        pass
+
+
+def test_a_silent_device_is_closed_after_one_and_a_half_keep_alives(start: Start, tmp_path: Path) -> None:
+    emulator = start()
+    device = make_device(tmp_path, "silent-01")
+    enroll(emulator, device)
+    register(emulator, device)
+    client = paho.Client(client_id="silent-01", protocol=paho.MQTTv311)
+    client.username_pw_set(f"{emulator.host}/silent-01/?api-version=2021-04-12")
+    context = ssl.create_default_context(cafile=str(emulator.emulator.overview.ca_file))
+    context.load_cert_chain(device.certificate_file, device.key_file)
+    client.tls_set_context(context)
+    client.connect(emulator.host, 8883, keepalive=1)
+    client.loop(timeout=1)  # read the CONNACK and then say nothing more
+    sock = client.socket()
+    sock.settimeout(20)
+    assert sock.recv(1) == b"", "the emulator closed the connection"
+    assert "'silent-01' said nothing for 2 s" in emulator.log()
+
+
+def test_a_client_that_does_not_trust_the_emulator_is_explained_in_the_log(start: Start) -> None:
+    emulator = start()
+    with (
+        socket.create_connection((emulator.host, 8883)) as plain,
+        pytest.raises(ssl.SSLCertVerificationError),
+    ):
+        ssl.create_default_context(cafile=certifi.where()).wrap_socket(plain, server_hostname=emulator.host)
+    wait_for(lambda: "does not trust the emulator's CA" in emulator.log())
+
+
+def test_what_is_no_tls_is_dropped_and_hurts_nobody(start: Start) -> None:
+    emulator = start()
+    for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello", b"\x10\x00", os.urandom(5000)):
+        with socket.create_connection((emulator.host, 8883), timeout=10) as plain:
+            plain.sendall(data)
+            plain.shutdown(socket.SHUT_WR)
+            while plain.recv(1000):
+                pass
+    assert emulator.emulator.running()
+
+
+def test_stopping_while_a_device_sends_closes_the_connection_cleanly(start: Start, tmp_path: Path) -> None:
+    emulator = start()
+    device = make_device(tmp_path, "cut-off")
+    enroll(emulator, device)
+    register(emulator, device)
+    sender = Sender(emulator, device)
+    thread = threading.Thread(target=sender.send_until, args=(lambda: False,))
+    thread.start()
+    wait_for(lambda: len(sender.acknowledged) > 100)
+    assert emulator.terminate() == 0
+    thread.join(timeout=20)
+    assert not thread.is_alive(), "the client noticed"
+    assert {message["body"] for message in emulator.messages()} >= sender.acknowledged
