@@ -145,15 +145,18 @@ def _bound(host: str, port: int, options: Options) -> socket.socket:
     except (OSError, UnicodeError):
         raise StartError(f"{host!r} is no address of this machine: give one such as --host 127.0.0.2.") from None
     _check_reach(host, str(address[0]), options)
-    bound = socket.socket(family, kind)
-    if os.name == "posix":  # elsewhere it would let two programs share the port
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        raise StartError(_why_taken(host, str(address[0]), port, error)) from None
-    return bound
+    # Without SO_REUSEADDR nobody else gets the port between here and `listen`. With it a restart succeeds while old
+    # connections linger, but so does another process that starts in this very moment.
+    for reuse in (False, True) if os.name == "posix" else (False,):
+        bound = socket.socket(family, kind)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+            bound.bind(address)
+            return bound
+        except OSError as error:
+            bound.close()
+            refused = error
+    raise StartError(_why_taken(host, str(address[0]), port, refused))
 
 
 def _check_reach(host: str, address: str, options: Options) -> None:

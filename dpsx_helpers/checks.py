@@ -1,0 +1,314 @@
+"""Am I done with this section? Each check shows what it saw, or stops with one sentence that says what is
+missing and where to go.
+"""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dpsx_helpers import certificates, enrollments, machine, registry, targets, tutorial
+from dpsx_helpers.display import View, ask, passed
+from dpsx_helpers.targets import Target
+from dpsx_helpers.tutorial import Stop
+
+_MQTT_PORT, _WEBSOCKET_PORT = 8883, 443
+#: Messages stored before this moment belong to an earlier run.
+_since = datetime.now(UTC)
+
+
+def start_here() -> View:
+    """A target is chosen, the machine is fit, and the emulator (when it is the target) runs."""
+    tutorial.target()  # a wrong DPSX_TARGET or a damaged tutorial.json says so itself
+    faults = [finding for finding in machine.findings() if finding.required and not finding.ok]
+    if faults:
+        raise Stop(
+            f"This machine is not ready: {faults[0].name} ({faults[0].found}); {faults[0].remedy}, and run "
+            "this check again."
+        )
+    target = _running()
+    if target.is_emulator:
+        return passed(
+            "this machine is fit",
+            f"the target is the emulator, and it runs at {target.host} with ID scope {target.id_scope}",
+        )
+    return passed("this machine is fit", "the target is your Azure subscription") + ask(
+        "Do you have a Device Provisioning Service and an IoT hub in the portal, and is the hub in the list "
+        "Linked IoT hubs?"
+    )
+
+
+def environment() -> View:
+    """The SDK imports and the port that the device needs answers."""
+    missing = [finding for finding in machine.findings() if finding.name.startswith("azure-") and not finding.ok]
+    if missing:
+        raise Stop(
+            f"{missing[0].name} {missing[0].found}: {missing[0].remedy}, restart the kernel and run this check again."
+        )
+    target = _running()
+    port = _reachable(target.host, target)
+    return passed("the device SDK can be imported", f"{target.host} answers on port {port}")
+
+
+def certificate() -> View:
+    """The pair is on disk, the key opens and belongs to the certificate, which is a device's and names the
+    registration ID.
+    """
+    file, key = tutorial.certificate_file(), tutorial.key_file()
+    for path in (file, key):
+        if not path.exists():
+            raise Stop(
+                f"{path.name} is not in {path.parent}: run the cell of notebook 02 that creates the "
+                "certificate, then this check."
+            )
+    seen = certificates.check_pair(file, key, tutorial.pass_phrase())
+    _device_certificate(seen)
+    name = _same_name(seen, tutorial.registration_id(), "your registration ID")
+    return passed(
+        f"{file.name} and {key.name} are there",
+        "the key opens with your pass phrase and belongs to the certificate",
+        f"certificate and registration ID agree: {name}",
+        f"it is a device's certificate (CA:FALSE), valid for {seen.days_left} more days",
+    )
+
+
+def _device_certificate(seen: certificates.Description) -> None:
+    if seen.is_ca:
+        raise Stop(
+            "The certificate is marked as a CA (CA:TRUE), which DPS refuses for a device: create one in "
+            "notebook 02 with CA:FALSE."
+        )
+    if seen.not_after < datetime.now(UTC):
+        raise Stop(
+            f"The certificate expired on {seen.not_after:%Y-%m-%d}: create a new pair in notebook 02 and "
+            "enroll it again in 03."
+        )
+    if seen.not_before > datetime.now(UTC):
+        raise Stop(
+            f"The certificate is valid only from {seen.not_before:%Y-%m-%d %H:%M} UTC on: set this machine's "
+            "clock, then run this check."
+        )
+
+
+def _same_name(seen: certificates.Description, registration_id: str, what: str) -> str:
+    # Compared without regard to case:
+    # https://learn.microsoft.com/azure/iot-dps/concepts-service#registration-id
+    if seen.common_name is None or seen.common_name.casefold() != registration_id.casefold():
+        raise Stop(
+            f"The certificate says CN={seen.common_name} but {what} is {registration_id}, and DPS refuses "
+            "such a device: create a "
+            "certificate for that name in notebook 02, or enter the certificate's name as the registration "
+            "ID."
+        )
+    return registration_id
+
+
+def enrollment() -> View:
+    """The device is enrolled with the very certificate that is on disk."""
+    target, name = _running(), tutorial.registration_id()
+    seen = certificates.describe(tutorial.certificate_file())
+    _same_name(seen, name, "your registration ID")
+    if not target.service:
+        return ask(
+            f"In the portal, under Manage enrollments, Individual Enrollments: is there a row {name}?",
+            f"In its details: is the SHA-1 thumbprint of the primary certificate {seen.thumbprint_sha1}?",
+        )
+    entry = enrollments.get(target, name)
+    if entry is None:
+        raise Stop(
+            f"There is no enrollment for {name} yet: press Save in notebook 03 (run its cell with "
+            "enrollments.save), then this check."
+        )
+    if entry.thumbprint_sha256 != seen.thumbprint_sha256:
+        raise Stop(
+            f"{name} is enrolled with another certificate than the one on disk: run the cell of notebook 03 "
+            "that saves it again."
+        )
+    if entry.provisioning_status != "enabled":
+        raise Stop(
+            f"The enrollment of {name} is {entry.provisioning_status}: save it again in notebook 03, then "
+            "run this check."
+        )
+    return passed(
+        f"{name} is enrolled and enabled",
+        f"its thumbprint is that of the file on disk: {seen.thumbprint_sha256}",
+    )
+
+
+def before_connecting() -> View:
+    """All that the device code is about to use: the variables, the pair, the names, and something that
+    listens.
+    """
+    global _since
+    _since = datetime.now(UTC)
+    values = {name: os.environ.get(name, "") for name in tutorial.VARIABLES}
+    for name, value in values.items():
+        if not value and not name.endswith("PASS_PHRASE"):
+            raise Stop(
+                f"{name} is not set in this kernel: run the cell of notebook 04 that sets the variables, "
+                "then this check."
+            )
+    host = targets.check_host(values["PROVISIONING_HOST"], "in PROVISIONING_HOST")
+    scope = targets.check_id_scope(values["PROVISIONING_IDSCOPE"], "in PROVISIONING_IDSCOPE")
+    _pass_phrases_agree(values)
+    seen = certificates.check_pair(Path(values["X509_CERT_FILE"]), Path(values["X509_KEY_FILE"]), values["PASS_PHRASE"])
+    _device_certificate(seen)
+    name = _same_name(seen, values["DPS_X509_REGISTRATION_ID"], "DPS_X509_REGISTRATION_ID")
+    port = _reachable(host, None)
+    lines = [
+        "all six variables are set",
+        f"certificate and registration ID agree: {name}",
+        "the key opens and belongs to the certificate",
+    ]
+    lines += [f"{host} answers on port {port}", f"the ID scope {scope} is well formed"]
+    hint = targets.id_scope_hint(scope)
+    return passed(*lines) + ask(f"Hint: {hint}.") if hint else passed(*lines)
+
+
+def _pass_phrases_agree(values: dict[str, str]) -> None:
+    if values["PASS_PHRASE"] != values["X509_PASS_PHRASE"]:
+        raise Stop(
+            "PASS_PHRASE and X509_PASS_PHRASE differ, and programs read one or the other: run the cell of "
+            "notebook 04 that sets both, "
+            "then this check."
+        )
+
+
+def simulate(acknowledged: int, expected: int = 10) -> View:
+    """The device is in the hub with this certificate, and its messages were acknowledged (and stored, where
+    that can be read).
+    """
+    target, name = _running(), tutorial.registration_id()
+    device_id = tutorial.recall().get("device", name)
+    if acknowledged < expected:
+        raise Stop(
+            f"{acknowledged} of {expected} messages were acknowledged: run the cell of notebook 04 that "
+            "sends them, then this check."
+        )
+    heard = f"{acknowledged} messages were acknowledged by the hub"
+    if not target.service:
+        return passed(heard) + ask(
+            f"In the portal, in your IoT hub, Devices (press Refresh): is {device_id} there with STATUS enabled?",
+            f"Does `az iot hub monitor-events --hub-name <your hub> --device-id {device_id}` show messages "
+            "while the device sends?",
+        )
+    _enabled_with_our_certificate(target, device_id)
+    stored = sum(_enqueued(message["enqueuedTimeUtc"]) >= _since for message in target.messages(device_id))
+    if stored < acknowledged:
+        raise Stop(
+            f"The hub has stored {stored} messages of {device_id} since the last check before connecting, "
+            f"fewer than the {acknowledged} "
+            "acknowledged: run that check and the cells that connect and send once more, then this check."
+        )
+    return passed(
+        f"{device_id} is in the hub, STATUS enabled",
+        "its thumbprint is that of your certificate",
+        heard,
+        f"{stored} are stored there",
+    )
+
+
+def _enabled_with_our_certificate(target: Target, device_id: str) -> None:
+    device = registry.get(target, device_id)
+    if device is None:
+        raise Stop(
+            f"The hub has no device {device_id}: run the cell of notebook 04 that calls register(), then this check."
+        )
+    if device.status != "enabled":
+        raise Stop(f"The device {device_id} is {device.status} in the hub: enable it there, then run this check.")
+    if device.primary_thumbprint != certificates.describe(tutorial.certificate_file()).thumbprint_sha256:
+        raise Stop(
+            f"The hub knows {device_id} by another certificate than the one on disk: run register() in "
+            "notebook 04 again, then this check."
+        )
+
+
+def _enqueued(stamp: str) -> datetime:
+    """ISO 8601 with up to seven fractional digits, of which Python takes six."""
+    head, _, fraction = stamp.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{head}.{(fraction + '000000')[:6]}+00:00")
+
+
+def clean_up(kept: bool) -> View:
+    """After "continue": the pair is still there. After "clean up": no record, no key, no emulator of this "
+    "tutorial is left."""
+    if kept:
+        if not tutorial.key_file().exists():
+            raise Stop(
+                f"{tutorial.key_file().name} is gone although you chose to continue: go back to notebook 02 "
+                "and make a new pair."
+            )
+        return passed("everything is kept: certificate, key, enrollment and device; come back to 04 whenever you like")
+    _files_gone()
+    target, name = targets.attached(), tutorial.registration_id()
+    facts = tutorial.recall()
+    if target is not None and not target.service:
+        return passed("the key files are gone") + ask(
+            f"In the portal, under Individual Enrollments: is {name} gone?",
+            f"In your IoT hub, under Devices: is {facts.get('device', name)} gone?",
+        )
+    if target is not None:
+        _records_gone(target, facts.get("enrollment", name), facts.get("device", name))
+    if left := [facts[fact] for fact in ("enrollment", "device") if fact in facts]:
+        raise Stop(
+            f"This tutorial made a record of {left[0]} that was not deleted: run the cells of notebook 05 "
+            "from the top, then this check."
+        )
+    return passed("the enrollment and the device are gone", "the key files are gone", _emulator_gone(target))
+
+
+def _files_gone() -> None:
+    for name in (certificates.KEY_FILE, certificates.CERTIFICATE_FILE):
+        if (tutorial.work_dir() / name).exists():
+            raise Stop(
+                f"{name} is still in {tutorial.work_dir()}: run the cell of notebook 05 that deletes the key "
+                "files, then this check."
+            )
+
+
+def _records_gone(target: Target, registration_id: str, device_id: str) -> None:
+    if enrollments.get(target, registration_id) is not None:
+        raise Stop(
+            f"The enrollment {registration_id} is still there: run the cell of notebook 05 that deletes it, "
+            "then this check."
+        )
+    if registry.get(target, device_id) is not None:
+        raise Stop(
+            f"The device {device_id} is still in the hub: run the cell of notebook 05 that deletes it, then this check."
+        )
+
+
+def _emulator_gone(target: Target | None) -> str:
+    if target is None or target.emulator is None:
+        return "the emulator is stopped"
+    if target.emulator.overview.started_by == "notebook":
+        raise Stop(
+            "The emulator of this tutorial still runs: run the cell of notebook 05 that stops it, then this check."
+        )
+    return "the emulator still runs because you started it in a terminal: Ctrl-C there stops it"
+
+
+def _running() -> Target:
+    target = targets.attached()
+    if target is None:
+        raise Stop(
+            "The emulator is not running: run the cell with targets.current() at the top of this notebook, "
+            "then this check."
+        )
+    return target
+
+
+def _reachable(host: str, target: Target | None) -> int:
+    port = _WEBSOCKET_PORT if tutorial.transport() == "websockets" else _MQTT_PORT
+    fault = targets.listens(host, port)
+    if fault is None:
+        return port
+    if target.is_emulator if target else tutorial.target() == "emulator":
+        raise Stop(
+            f"{fault[0].upper()}{fault[1:]}: the emulator is not running there, so unset "
+            "DPSX_PROVISIONING_HOST if you set it, run the "
+            "first cell of this notebook and the one that sets the variables, then this check."
+        )
+    raise Stop(
+        f"{fault[0].upper()}{fault[1:]}: check the host name, or use the other port with "
+        "DPSX_TRANSPORT=websockets, then run this check."
+    )

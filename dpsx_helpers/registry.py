@@ -1,0 +1,95 @@
+"""The devices in the hub, through its REST API (https://learn.microsoft.com/rest/api/iothub/service/devices)."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from dpsx_helpers import diagnosis, tutorial
+from dpsx_helpers.emulator.sas import sign
+from dpsx_helpers.targets import Target
+from dpsx_helpers.tutorial import NotReadable, Stop
+
+_API_VERSION = "2021-04-12"
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device identity with the desired properties of its twin (with their $metadata and $version)."""
+
+    device_id: str
+    status: str
+    primary_thumbprint: str | None
+    connection_state: str
+    desired: dict[str, Any]
+
+
+def get(target: Target, device_id: str) -> Device | None:
+    """The device of this (case-sensitive) ID, or None."""
+    answer = _request(target, "GET", f"/devices/{quote(device_id, safe='')}")
+    if answer is None:
+        return None
+    twins = [twin for twin in _twins(target) if twin["deviceId"] == device_id]
+    return _device({**answer, **(twins[0] if twins else {})}, answer)
+
+
+def list_all(target: Target) -> list[Device]:
+    """Every device of the hub."""
+    return [_device(twin, {}) for twin in _twins(target)]
+
+
+def delete(target: Target, device_id: str) -> bool:
+    """Delete the device from the hub; False when it was not there."""
+    found = _request(target, "DELETE", f"/devices/{quote(device_id, safe='')}", headers={"If-Match": "*"}) is not None
+    if tutorial.recall().get("device") == device_id:
+        tutorial.forget("device", "hub")
+    return found
+
+
+def _twins(target: Target) -> list[dict[str, Any]]:
+    return list(_request(target, "POST", "/devices/query", json={"query": "SELECT * FROM devices"}) or [])
+
+
+def _device(twin: dict[str, Any], identity: dict[str, Any]) -> Device:
+    x509 = identity.get("authentication", {}).get("x509Thumbprint") or twin.get("x509Thumbprint") or {}
+    thumbprint = x509.get("primaryThumbprint") or x509.get("PrimaryThumbprint")  # the twin's spelling varies
+    return Device(
+        device_id=twin["deviceId"],
+        status=twin.get("status", "enabled"),
+        primary_thumbprint=thumbprint.upper() if thumbprint else None,
+        connection_state=twin.get("connectionState", "Disconnected"),
+        desired=(twin.get("properties") or {}).get("desired") or {},
+    )
+
+
+def _request(target: Target, method: str, path: str, headers: dict[str, str] | None = None, json: Any = None) -> Any:
+    """The JSON answer ({} when empty), or None for 404."""
+    if target.iothub_connection_string is None:
+        raise NotReadable(
+            "This tutorial does not read or change the devices of your hub on Azure: open your IoT hub in "
+            "the portal, then Devices "
+            "(or run `az iot hub device-identity list --hub-name <your hub>`)."
+        )
+    parts = dict(part.split("=", 1) for part in target.iothub_connection_string.split(";"))
+    token = sign(parts["HostName"], parts["SharedAccessKeyName"], parts["SharedAccessKey"], int(time.time()) + 300)
+    with diagnosis.explain_service("hub"), requests.Session() as session:
+        session.trust_env = False  # a proxy set up for the internet does not lead to this machine
+        answer = session.request(
+            method,
+            f"https://{parts['HostName']}{path}",
+            params={"api-version": _API_VERSION},
+            headers={"Authorization": token, **(headers or {})},
+            json=json,
+            verify=str(target.bundle_file),
+            timeout=(3, 10),
+        )
+    if answer.status_code == 404:
+        return None
+    if not answer.ok:
+        raise Stop(
+            f"The hub answered {answer.status_code} ({answer.reason}) to {method} {path}: look at "
+            "views.log(target) for the reason."
+        )
+    return answer.json() if answer.content else {}

@@ -1,0 +1,234 @@
+"""Which service the cells talk to: the embedded emulator, or the learner's own Azure subscription."""
+
+import os
+import re
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from dpsx_helpers import tutorial
+from dpsx_helpers.display import View, note
+from dpsx_helpers.tutorial import Stop
+
+if TYPE_CHECKING:
+    from dpsx_helpers.emulator import Emulator
+
+GLOBAL_ENDPOINT = "global.azure-devices-provisioning.net"
+#: Python (and the device SDK), Node, and `requests` and `az` look here for the certificates they trust.
+TRUST = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One service to talk to.
+
+    `scope` is None on Azure until it was entered; `id_scope` then stops with a sentence.
+    """
+
+    name: tutorial.TargetName
+    host: str
+    scope: str | None
+    hubs: tuple[str, ...] = ()
+    details: tuple[tuple[str, str], ...] = ()
+    bundle_file: Path | None = None
+    dps_connection_string: str | None = field(default=None, repr=False)
+    iothub_connection_string: str | None = field(default=None, repr=False)
+    emulator: "Emulator | None" = field(default=None, repr=False)
+
+    @property
+    def is_emulator(self) -> bool:
+        return self.name == "emulator"
+
+    @property
+    def service(self) -> bool:
+        """Whether enrollments and devices can be read from here: in this version only on the emulator."""
+        return self.emulator is not None
+
+    @property
+    def id_scope(self) -> str:
+        """The ID scope of the provisioning service."""
+        if self.scope is None:
+            raise Stop(
+                "The ID scope of your provisioning service is not known yet: copy it from the Overview page "
+                "of your Device "
+                "Provisioning Service in the portal into the connection form of notebook 04 (or set "
+                "DPSX_ID_SCOPE), and run this cell again."
+            )
+        return self.scope
+
+    def overview(self) -> list[tuple[str, str]]:
+        """(label, value) as the portal's Overview page of a provisioning service names them."""
+        rows = [("ID Scope", self.scope or "not entered yet"), ("Global device endpoint", self.host)]
+        return rows + list(self.details)
+
+    def messages(self, device_id: str) -> list[dict[str, Any]]:
+        """What the hub has stored from this device; only where the hub can be read."""
+        if self.emulator is None:
+            raise tutorial.NotReadable(
+                "What reached your hub cannot be read from here: run "
+                f"`az iot hub monitor-events --hub-name <your hub> --device-id {device_id}` in a terminal "
+                "while the device sends."
+            )
+        return list(self.emulator.messages(device_id))
+
+    def log(self) -> list[str]:
+        """The lines of the emulator's own log, oldest first."""
+        if self.emulator is None:
+            raise tutorial.NotReadable(
+                "Azure shows no log of this conversation: its side is Azure Monitor, in the portal."
+            )
+        return self.emulator.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def current() -> Target:
+    """The target in use; the emulator is started when it does not run yet, and trusted from then on.
+
+    Trust has to be set before the first client object is made: the device SDK reads it in the constructor.
+    """
+    if tutorial.target() == "azure":
+        return _azure()
+    from dpsx_helpers.emulator import Emulator
+
+    return _trusted(Emulator.start(tutorial.work_dir() / "emulator"))
+
+
+def attached() -> Target | None:
+    """The target in use if it needs no starting: None when the emulator is the target and is not running."""
+    if tutorial.target() == "azure":
+        return _azure()
+    from dpsx_helpers.emulator import Emulator, EmulatorError
+
+    try:
+        return _trusted(Emulator.attach(tutorial.work_dir() / "emulator"))
+    except EmulatorError:
+        return None
+
+
+def stop() -> View:
+    """Stop the emulator, if one runs and a notebook started it."""
+    target = attached()
+    if target is None:
+        return note("The emulator is not running.")
+    if target.emulator is None:
+        return note("Nothing runs on this machine for Azure: there is nothing to stop.")
+    if target.emulator.overview.started_by != "notebook":
+        return note(
+            "The emulator was started with `run` in a terminal, not by this tutorial: stop it there with Ctrl-C."
+        )
+    target.emulator.stop()
+    return note("The emulator is stopped.")
+
+
+def environment(target: Target) -> dict[str, str]:
+    """The six variables that the device code reads, and the pass phrase under its second name too."""
+    pass_phrase = tutorial.pass_phrase()
+    values = (target.host, target.id_scope, tutorial.registration_id(), str(tutorial.certificate_file()))
+    return dict(zip(tutorial.VARIABLES, (*values, str(tutorial.key_file()), pass_phrase, pass_phrase), strict=True))
+
+
+def _azure() -> Target:
+    return Target("azure", _host(GLOBAL_ENDPOINT), _id_scope(None))
+
+
+def _trusted(emulator: "Emulator") -> Target:
+    names = emulator.environment()
+    os.environ.update({name: names[name] for name in TRUST})
+    seen = emulator.overview
+    details = (
+        ("Service endpoint", seen.service_endpoint),
+        ("Linked IoT hubs", ", ".join(seen.hubs) or "none"),
+        ("MQTT port", str(seen.mqtt_port)),
+        ("CA file", str(seen.ca_file)),
+    )
+    return Target(
+        name="emulator",
+        host=_host(seen.host),
+        scope=_id_scope(seen.id_scope),
+        hubs=tuple(seen.hubs),
+        details=details,
+        bundle_file=seen.bundle_file,
+        dps_connection_string=seen.dps_connection_string,
+        iothub_connection_string=seen.iothub_connection_string,
+        emulator=emulator,
+    )
+
+
+def _host(default: str) -> str:
+    found = tutorial.known("host")
+    return check_host(*found) if found else default
+
+
+def _id_scope(default: str | None) -> str | None:
+    found = tutorial.known("id_scope")
+    return check_id_scope(*found) if found else default
+
+
+def check_id_scope(text: str, where: str = "entered") -> str:
+    """The ID scope, if it can be one: letters and digits only.
+
+    Its usual form is not specified, so that is only a hint.
+    """
+    if not text.strip():
+        raise Stop(
+            f"The ID scope ({where}) is blank: copy it from the Overview page of your Device Provisioning "
+            "Service, "
+            "where it looks like 0ne00ABC123, and run this cell again."
+        )
+    if not re.fullmatch(r"[A-Za-z0-9]+", text):
+        raise Stop(
+            f'The ID scope "{text}" ({where}) has something other than letters and digits in it: copy it '
+            "again from the Overview "
+            "page, where it looks like 0ne00ABC123, and run this cell again."
+        )
+    return text
+
+
+def id_scope_hint(text: str) -> str | None:
+    """A hint when a well-formed ID scope does not look like the usual ones."""
+    if re.fullmatch(r"0ne[A-Za-z0-9]{8}", text):
+        return None
+    usual = "an ID scope is usually 0ne and 8 more characters"
+    return f"{usual}, and {text} is not: if the connection is refused, look there first"
+
+
+def check_host(text: str, where: str = "entered") -> str:
+    """The host, if it is a bare name or address.
+
+    A URL, a port or a blank is refused with the bare name to use.
+    """
+    if not text.strip():
+        raise Stop(f"The global device endpoint ({where}) is blank: enter {GLOBAL_ENDPOINT}, and run this cell again.")
+    if re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", text):
+        return text
+    bare = _bare_host(text)
+    raise Stop(
+        f'The global device endpoint "{text}" ({where}) is not a bare host name, and the SDK looks up '
+        "exactly what it is given: "
+        f"enter {bare} and run this cell again."
+    )
+
+
+def _bare_host(text: str) -> str:
+    squeezed = re.sub(r"\s+", "", text)
+    try:
+        name = urlsplit(squeezed if "//" in squeezed else f"//{squeezed}").hostname or ""
+    except ValueError:
+        name = ""
+    return re.sub(r"[^a-z0-9.-]", "", name) or GLOBAL_ENDPOINT
+
+
+def listens(host: str, port: int, timeout: float = 3.0) -> str | None:
+    """None when something accepts TCP connections there within `timeout` seconds, else why not (half a
+    sentence).
+    """
+    try:
+        socket.create_connection((host, port), timeout=timeout).close()
+    except socket.gaierror:
+        return f"the name {host} cannot be looked up"
+    except TimeoutError:
+        return f"{host} does not answer on port {port} (a firewall may be in between)"
+    except (OSError, UnicodeError):
+        return f"nothing listens at {host} on port {port}"
+    return None
