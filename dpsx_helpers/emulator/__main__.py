@@ -33,7 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _default_state_dir() -> Path:
     from dpsx_helpers import tutorial
 
-    return tutorial.work_dir() / "emulator"
+    try:
+        return tutorial.work_dir() / "emulator"
+    except tutorial.Stop as stop:
+        raise LearnerError(f"{stop} Or name the emulator's own directory with --state-dir.") from None
 
 
 def _run(options: argparse.Namespace) -> int:

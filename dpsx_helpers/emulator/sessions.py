@@ -277,7 +277,8 @@ class _DpsPeer:
         if outcome.assignment:
             wanted = outcome.assignment
             store.put_device(hub.provision(store.device(wanted.hub, wanted.device_id), wanted, stamp))
-            log.info("%s = %s is assigned to %s as device %s", label, self.name, wanted.hub, wanted.device_id)
+            hub_name = self._conversation.services.dps.hubs[wanted.hub]
+            log.info("%s = %s is assigned to hub %s as device %s", label, self.name, hub_name, wanted.device_id)
         if outcome.refused:
             self._conversation.warn(outcome.refused)
         answer = outcome.answer

@@ -1,0 +1,100 @@
+"""`dpsx lab | run | doctor`: the learner's command line."""
+
+import argparse
+import sys
+import warnings
+from importlib import import_module
+from typing import Any
+
+from dpsx_helpers import __version__
+from dpsx_helpers.errors import LearnerError
+
+_ABOUT = """\
+Learn how a simulated X.509 device is provisioned to Azure IoT Hub, in notebooks, on an emulator or on Azure.
+
+  dpsx lab      opens the tutorial in JupyterLab
+  dpsx run      runs all of it without hands, and leaves one page to read
+  dpsx doctor   says whether this machine is fit for it
+"""
+INTERRUPTED = 130  # as shells count Ctrl-C
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status; 2 is argparse's own, for arguments that make no sense."""
+    given = sys.argv[1:] if arguments is None else arguments
+    _print_anything()
+    try:
+        return _command(given)
+    except LearnerError as error:
+        print(error, file=sys.stderr)
+    except OSError as error:  # a full disk, a folder that may not be read …
+        print(f"{error.strerror or error}: {error.filename or 'no file'}. Mend that and start again.", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return INTERRUPTED
+    return 1
+
+
+def _print_anything() -> None:
+    """A console that has no ✔ shows ? instead."""
+    for stream in (sys.stdout, sys.stderr):
+        if callable(reconfigure := getattr(stream, "reconfigure", None)):
+            reconfigure(errors="replace")
+
+
+def _command(given: list[str]) -> int:
+    parser = _parser()
+    if given[:1] == ["lab"] and not {"-h", "--help"}.intersection(given):
+        return int(_module("lab").start(given[1:]))  # whatever else is said is for JupyterLab
+    name = parser.parse_args(given).command
+    if name is None:
+        parser.print_help()
+        return 0
+    with warnings.catch_warnings(), _module("doctor").settled():
+        warnings.simplefilter("ignore")  # of libraries, to which a learner can do nothing
+        return _run() if name == "run" else _doctor()
+
+
+def _run() -> int:
+    _module("run").run(sys.stdout)
+    return 0
+
+
+def _doctor() -> int:
+    doctor, machine = _module("doctor"), _module("machine")
+    found = doctor.findings()
+    for finding in found:
+        print(doctor.line(finding))
+    if machine.fit(found):
+        print("This machine is fit for the tutorial.")
+        return 0
+    print("Mend what is marked with ✘, and start `dpsx doctor` again.")
+    return 1
+
+
+def _module(name: str) -> Any:
+    """Loaded when needed, so that `dpsx --help` answers at once."""
+    return import_module(f"dpsx_helpers.{name}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dpsx", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"dpsx {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    texts = {
+        "lab": "Open JupyterLab on the first notebook, until Ctrl-C. Other arguments go to `jupyter lab`, "
+        "for example --port 9999 or --no-browser.",
+        "run": "Run notebooks 00 to 05 in notebooks/work/run (or $DPSX_WORK_DIR/run), on an emulator of their own. "
+        "Inputs: the variables DPSX_PASS_PHRASE, DPSX_CERT_FILE, DPSX_KEY_FILE, DPSX_REGISTRATION_ID, DPSX_ID_SCOPE, "
+        "DPSX_PROVISIONING_HOST, DPSX_TARGET; none is needed.",
+        "doctor": "Check Python, packages, folders, ports, the emulator, and those DPSX_ variables that are set.",
+    }
+    for name, text in texts.items():
+        commands.add_parser(name, description=text, allow_abbrev=False)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

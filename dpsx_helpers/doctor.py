@@ -1,0 +1,131 @@
+"""Whether this machine, and what the DPSX_* variables say, is fit for the tutorial. Each fault has a remedy."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dpsx_helpers import certificates, lab, machine, targets, tutorial
+from dpsx_helpers.emulator import Emulator, EmulatorError
+from dpsx_helpers.errors import LearnerError
+from dpsx_helpers.machine import Finding
+
+_MQTT_PORT = 8883
+_ANY_TIME = ("127.0.0.1", "localhost")  # where the tutorial's own emulator starts when it is needed
+_PATHS = ("DPSX_CERT_FILE", "DPSX_KEY_FILE")
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """What holds in any folder: DPSX_WORK_DIR is set if there is a tutorial, and paths are absolute.
+
+    Afterwards the environment is as it was.
+    """
+    before = dict(os.environ)
+    try:
+        if not os.environ.get("DPSX_WORK_DIR", "").strip():
+            with suppress(lab.LabError):
+                os.environ["DPSX_WORK_DIR"] = str(lab.notebooks_folder() / "work")
+        for name in _PATHS:
+            if os.environ.get(name, "").strip():
+                os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def findings() -> list[Finding]:
+    """The machine, the emulator of this work folder, and those inputs that are set."""
+    return [*machine.findings(), _emulator(), *inputs()]
+
+
+def line(finding: Finding) -> str:
+    """One finding as one line of text; what is only handy and missing is not marked as a fault."""
+    mark = "✔" if finding.ok else "✘" if finding.required else "-"
+    return f"{mark} {finding.name}: {finding.found}" + (f". {in_terminal(finding.remedy)}" if finding.remedy else "")
+
+
+def in_terminal(sentence: str) -> str:
+    """A sentence that speaks of cells, for somebody who started `dpsx`."""
+    for words in ("run this cell again", "run this check again"):
+        sentence = sentence.replace(words, "start dpsx again")
+    return sentence.replace("then this check", "then start dpsx again")
+
+
+def _emulator() -> Finding:
+    name = "emulator of this work folder"
+    try:
+        seen = Emulator.attach(tutorial.work_dir() / "emulator").overview
+    except EmulatorError:
+        return Finding(name, True, "not running (the notebooks start it when they need it)")
+    except LearnerError as error:
+        return Finding(name, False, "not found", str(error))
+    return Finding(name, True, f"runs at {seen.host}, ID scope {seen.id_scope}, process {seen.pid}")
+
+
+def inputs() -> list[Finding]:
+    """A finding for each input of the environment that can be judged before anything runs."""
+    checks: list[tuple[tuple[str, ...], Callable[[], str]]] = [
+        (("DPSX_TRANSPORT",), tutorial.transport),
+        (("DPSX_REGISTRATION_ID",), tutorial.registration_id),
+        (("DPSX_ID_SCOPE",), _id_scope),
+        (("DPSX_PROVISIONING_HOST",), _host),
+        (("DPSX_PASS_PHRASE",), _pass_phrase),
+        (_PATHS, _pair),
+    ]
+    return [_finding(given, check) for names, check in checks if (given := [name for name in names if _is_set(name)])]
+
+
+def _finding(given: list[str], check: Callable[[], str]) -> Finding:
+    name = ", ".join(given)
+    try:
+        return Finding(name, True, check())
+    except LearnerError as error:
+        return Finding(name, False, "cannot be used", in_terminal(str(error)))
+
+
+def _is_set(name: str) -> bool:
+    return name in os.environ
+
+
+def _id_scope() -> str:
+    scope = targets.check_id_scope(os.environ["DPSX_ID_SCOPE"], "in DPSX_ID_SCOPE")
+    return targets.id_scope_hint(scope) or scope
+
+
+def _host() -> str:
+    host = targets.check_host(os.environ["DPSX_PROVISIONING_HOST"], "in DPSX_PROVISIONING_HOST")
+    if tutorial.target() == "emulator" and host not in _ANY_TIME and (fault := targets.listens(host, _MQTT_PORT)):
+        raise LearnerError(
+            f"{fault[0].upper()}{fault[1:]}: the emulator is not running there, so start it with "
+            f"`python -m dpsx_helpers.emulator run --host {host}`, or unset DPSX_PROVISIONING_HOST."
+        )
+    return host
+
+
+def _pass_phrase() -> str:
+    given = os.environ["DPSX_PASS_PHRASE"]
+    if not given:
+        raise LearnerError("The pass phrase in DPSX_PASS_PHRASE is empty: set it, or unset the variable.")
+    if not any(map(_is_set, _PATHS)) and tutorial.key_file().exists():
+        certificates.open_key(tutorial.key_file(), given)
+    return "set"
+
+
+def _pair() -> str:
+    """The learner's own files: whole, made for each other, opened by the pass phrase, named as registered."""
+    missing = [name for name in _PATHS if not _is_set(name)]
+    if missing:
+        raise LearnerError(f"{missing[0]} is not set beside it: set both, to the two files that were made together.")
+    default = tutorial.TEST_PASS_PHRASE if tutorial.target() == "emulator" else ""
+    pass_phrase = os.environ.get("DPSX_PASS_PHRASE", default)
+    found = certificates.check_pair(tutorial.certificate_file(), tutorial.key_file(), pass_phrase)
+    name = tutorial.registration_id()
+    # Compared without regard to case: https://learn.microsoft.com/azure/iot-dps/concepts-service#registration-id
+    if (found.common_name or "").casefold() != name.casefold():
+        raise LearnerError(
+            f"The certificate says CN={found.common_name} but the registration ID is {name}, and DPS refuses such a "
+            "device: set DPSX_REGISTRATION_ID to the certificate's name, or make a certificate for this one."
+        )
+    return f"the key opens and belongs to the certificate of {name}"
