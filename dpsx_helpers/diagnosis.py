@@ -336,6 +336,7 @@ _SYMPTOMS: tuple[tuple[_Symptom, Callable[[bool], str]], ...] = (
     (_says("Registration Id can not be none"), _blank_registration),
     (_says("Invalid host", "client id must be provided"), _blank_host),
     (_says("Client has already been shut down"), _shut_down),
+    (_named("PipelineNotRunning"), _shut_down),
     (_type(ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError), _dropped),
     (
         _says("KEY_VALUES_MISMATCH", "PEM lib", "NO_START_LINE", "no start line", "[X509", "[PEM", "EE_KEY"),

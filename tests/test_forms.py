@@ -239,11 +239,12 @@ raise AssertionError("Run All went on")
 
 
 def test_in_a_notebook_no_secret_is_saved_and_a_stop_is_one_sentence(work: Path) -> None:
-    cells = [nbformat.v4.new_code_cell(source.strip()) for source in NOTEBOOK.split("---")]
-    notebook = nbformat.v4.new_notebook(cells=cells)
+    new: Any = nbformat.v4
+    cells = [new.new_code_cell(source.strip()) for source in NOTEBOOK.split("---")]
+    notebook = new.new_notebook(cells=cells)
     client = NotebookClient(notebook, store_widget_state=True, allow_errors=True, kernel_name="python3")
     client.execute()
-    saved = nbformat.writes(notebook)
+    saved = new.writes(notebook)
     assert "widget-state+json" in saved
     assert CANARY not in saved
     assert all(CANARY.encode() not in file.read_bytes() for file in work.rglob("*") if file.is_file())
