@@ -206,7 +206,7 @@ def check_host(text: str, where: str = "entered") -> str:
     raise Stop(
         f'The global device endpoint "{text}" ({where}) is not a bare host name, and the SDK looks up '
         "exactly what it is given: "
-        f"enter {bare} and run this cell again."
+        f"use {bare} instead and run this cell again."
     )
 
 

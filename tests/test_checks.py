@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kit import NAME, PASS_PHRASE, odd_pair, provision, set_variables
+from devices import NAME, PASS_PHRASE, odd_pair, provision, set_variables
 
 from dpsx_helpers import certificates, checks, enrollments, registry, targets, tutorial
 from dpsx_helpers.certificates import CertificateError, Pair
@@ -113,7 +113,7 @@ def test_before_connecting_wants_every_variable(emulated: Target, pair: Pair) ->
     [
         (
             {"PROVISIONING_HOST": "https://global.azure-devices-provisioning.net"},
-            "enter global.azure-devices-provisioning.net",
+            "use global.azure-devices-provisioning.net",
         ),
         ({"PROVISIONING_HOST": "127.47.0.1"}, "Nothing listens at 127.47.0.1 .* first cell"),
         ({"PROVISIONING_IDSCOPE": "0ne 1"}, "letters and digits"),

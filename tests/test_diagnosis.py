@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import NAME, PASS_PHRASE, credentials, odd_pair, provision, send, set_variables
+from devices import NAME, PASS_PHRASE, credentials, odd_pair, provision, send, set_variables
 
 from dpsx_helpers import certificates, diagnosis, enrollments, registry, targets, tutorial
 from dpsx_helpers.certificates import Pair
@@ -44,7 +44,7 @@ def test_nothing_is_in_the_way_of_success(enrolled: Target) -> None:
     [
         ({"PROVISIONING_IDSCOPE": "0ne00000000"}, r'knows no ID scope "0ne00000000" .*CONNACK 3.* Overview page'),
         ({"DPS_X509_REGISTRATION_ID": "another"}, r'CONNACK 5.* "another" .*CN=Python-device-01'),
-        ({"PROVISIONING_HOST": "https://127.0.0.1/"}, r"not a bare host name.* enter 127\.0\.0\.1 and run"),
+        ({"PROVISIONING_HOST": "https://127.0.0.1/"}, r"not a bare host name.* use 127\.0\.0\.1 instead and run"),
         ({"PROVISIONING_HOST": "no-such-host.invalid"}, r"no-such-host\.invalid.* could not be looked up"),
         ({"PROVISIONING_HOST": "127.49.0.1"}, r"Nothing listens at 127\.49\.0\.1.* first cell"),
         ({"PROVISIONING_HOST": "a..b"}, r"a\.\.b"),

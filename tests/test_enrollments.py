@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import NAME, PASS_PHRASE, odd_pair
+from devices import NAME, PASS_PHRASE, odd_pair
 
 from dpsx_helpers import certificates, enrollments, targets, tutorial
 from dpsx_helpers.certificates import Pair

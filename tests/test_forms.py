@@ -6,7 +6,7 @@ from typing import Any
 import ipywidgets as widgets
 import nbformat
 import pytest
-from kit import NAME
+from devices import NAME
 from nbclient import NotebookClient
 
 from dpsx_helpers import certificates, forms, targets, tutorial
@@ -141,7 +141,7 @@ def test_connection_takes_good_values_and_explains_bad_ones(emulated: Target) ->
     assert "hint" in form.status
     assert targets.current().id_scope == "002409020C00089D"
     type_in(host, "https://global.azure-devices-provisioning.net/")
-    assert "enter global.azure-devices-provisioning.net" in form.status
+    assert "use global.azure-devices-provisioning.net" in form.status
 
 
 def test_what_is_typed_is_escaped(emulated: Target) -> None:

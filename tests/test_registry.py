@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from kit import NAME, provision, set_variables
+from devices import NAME, provision, set_variables
 
 from dpsx_helpers import certificates, enrollments, registry, targets, tutorial
 from dpsx_helpers.certificates import Pair

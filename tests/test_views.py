@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from kit import NAME, provision, set_variables
+from devices import NAME, provision, set_variables
 
 from dpsx_helpers import certificates, display, enrollments, targets, tutorial, views
 from dpsx_helpers.certificates import Pair

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.iot.device.exceptions import ClientError, ConnectionFailedError, CredentialError
-from devices import connected, document, enroll, register, send, service
+from clients import connected, document, enroll, register, send, service
 from pki import make_device
 from processes import RunningEmulator
 

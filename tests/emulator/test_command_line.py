@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from devices import connected, enroll, register, send
+from clients import connected, enroll, register, send
 from pki import make_device
 from processes import RunningEmulator, free_host, run_command
 

@@ -15,7 +15,7 @@ import certifi
 import paho.mqtt.client as paho
 import psutil
 import pytest
-from devices import connected, enroll, register, send, service
+from clients import connected, enroll, register, send, service
 from pki import Device, make_device
 from processes import COMMAND, RunningEmulator, free_host, listens, run_command, status, wait_for
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from devices import connected, document, enroll, register, send
+from clients import connected, document, enroll, register, send
 from pki import make_device
 from processes import RunningEmulator, wait_for
 
