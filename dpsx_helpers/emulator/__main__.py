@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except (LearnerError, server.StartError) as error:
         print(error, file=sys.stderr)
+        _fail_in_shell(options)
         return 1
     except BrokenPipeError:  # the reader of our output has gone
         sys.stdout = None
@@ -62,8 +63,7 @@ def _run(options: argparse.Namespace) -> int:
 def _env(options: argparse.Namespace) -> int:
     facts = running.read(options.state_dir)
     if facts is None:
-        if options.shell == "sh":
-            print("false")  # so that eval "$(… env)" fails too
+        _fail_in_shell(options)
         return _say_not_running(options)
     variables = facts.environment(tls.Files(options.state_dir))
     if options.shell == "json":
@@ -75,6 +75,12 @@ def _env(options: argparse.Namespace) -> int:
             quoted = value.replace("'", "''")
             print(f"$env:{name} = '{quoted}'")
     return 0
+
+
+def _fail_in_shell(options: argparse.Namespace) -> None:
+    """Let `eval "$(… env)"` fail too."""
+    if options.command is _env and options.shell == "sh":
+        print("false")
 
 
 def _status(options: argparse.Namespace) -> int:

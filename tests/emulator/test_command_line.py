@@ -145,6 +145,7 @@ def test_outside_the_tutorial_the_state_directory_must_be_named(tmp_path: Path) 
     done = run_command("status", env=environment, cwd=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert "--state-dir" in done.stderr
+    assert run_command("env", env=environment, cwd=tmp_path).stdout == "false\n", "so that eval fails too"
 
 
 def test_the_help_names_every_command(tmp_path: Path) -> None:
