@@ -1,32 +1,25 @@
-"""Describe any X.509 certificate: `describe()` reads PEM or DER, `Description.as_text()` lays it out."""
+"""Describe any X.509 certificate: `describe()` reads PEM or DER, `Description.as_text()` lays it out.
+
+Names are decoded by `cryptography`; algorithms, key and extensions are worded as `openssl x509 -text` prints them,
+by the OpenSSL inside pyOpenSSL, which also reads what `cryptography` refuses to decode.
+"""
 
 import hashlib
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from OpenSSL import crypto
 
-from dpsx_helpers.certificate_fields import (
-    Element,
-    Extension,
-    common_name,
-    elements,
-    extensions_of,
-    first_element,
-    name_text,
-    octets_of,
-    oid_text,
-    raw_is_ca,
-)
 from dpsx_helpers.certificate_files import (
     CERTIFICATE_LABELS,
     CertificateError,
     first_block,
-    load_certificate,
     no_warnings,
     read_file,
     refuse_utf16,
@@ -34,29 +27,34 @@ from dpsx_helpers.certificate_files import (
     what_else,
 )
 
-_SIGNATURES = {  # as OpenSSL names them
-    "1.2.840.113549.1.1.4": "md5WithRSAEncryption", "1.2.840.113549.1.1.5": "sha1WithRSAEncryption",
-    "1.2.840.113549.1.1.10": "rsassaPss", "1.2.840.113549.1.1.11": "sha256WithRSAEncryption",
-    "1.2.840.113549.1.1.12": "sha384WithRSAEncryption", "1.2.840.113549.1.1.13": "sha512WithRSAEncryption",
-    "1.2.840.113549.1.1.14": "sha224WithRSAEncryption", "1.2.840.10045.4.1": "ecdsa-with-SHA1",
-    "1.2.840.10045.4.3.1": "ecdsa-with-SHA224", "1.2.840.10045.4.3.2": "ecdsa-with-SHA256",
-    "1.2.840.10045.4.3.3": "ecdsa-with-SHA384", "1.2.840.10045.4.3.4": "ecdsa-with-SHA512",
-    "1.2.840.10040.4.3": "dsaWithSHA1", "2.16.840.1.101.3.4.3.1": "dsa_with_SHA224",
-    "2.16.840.1.101.3.4.3.2": "dsa_with_SHA256", "2.16.840.1.101.3.4.3.3": "dsa_with_SHA384",
-    "2.16.840.1.101.3.4.3.4": "dsa_with_SHA512", "1.3.101.112": "ED25519", "1.3.101.113": "ED448",
-    "1.2.156.10197.1.501": "SM2-with-SM3",
-}  # fmt: skip
 _KEYS = {
-    "1.2.840.113549.1.1.1": "RSA", "1.2.840.113549.1.1.10": "RSA-PSS", "1.2.840.10045.2.1": "EC",
-    "1.2.840.10040.4.1": "DSA", "1.3.101.112": "Ed25519", "1.3.101.113": "Ed448",
-}  # fmt: skip
-_CURVES = {
-    "secp256r1": "P-256",
-    "secp384r1": "P-384",
-    "secp521r1": "P-521",
-    "secp224r1": "P-224",
-    "secp192r1": "P-192",
+    "rsaEncryption": "RSA",
+    "rsassaPss": "RSA-PSS",
+    "id-ecPublicKey": "EC",
+    "dsaEncryption": "DSA",
+    "ED25519": "Ed25519",
+    "ED448": "Ed448",
 }
+_EDWARDS_BITS = {"Ed25519": 256, "Ed448": 456}  # OpenSSL does not print them
+_ATTRIBUTES = {  # beyond those of RFC 4514: OpenSSL's short names
+    NameOID.BUSINESS_CATEGORY: "businessCategory",
+    NameOID.EMAIL_ADDRESS: "emailAddress",
+    NameOID.GIVEN_NAME: "GN",
+    NameOID.POSTAL_CODE: "postalCode",
+    NameOID.PSEUDONYM: "pseudonym",
+    NameOID.SERIAL_NUMBER: "serialNumber",
+    NameOID.STREET_ADDRESS: "street",
+    NameOID.SURNAME: "SN",
+    NameOID.TITLE: "title",
+}
+
+
+class Extension(NamedTuple):
+    """One extension: `name` is OpenSSL's without its "X509v3", or the dotted OID of one that it does not know."""
+
+    name: str
+    critical: bool
+    text: str
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Description:
     not_before: datetime  # aware, UTC
     not_after: datetime  # aware, UTC
     days_left: int  # whole days until not_after, negative once expired
-    key_type: str  # "RSA", "EC P-256", "Ed25519" …; the dotted OID of an unknown one
+    key_type: str  # "RSA", "EC P-256", "Ed25519" …; OpenSSL's name of any other kind
     key_bits: int | None  # None when the key is of an unknown kind
     extensions: tuple[Extension, ...]  # (name, critical, text)
     is_ca: bool  # basic constraints say CA:TRUE
@@ -115,113 +113,120 @@ def describe(source: Path | bytes) -> Description:
     Raises CertificateError (one sentence) when there is none to be read, saying what is there instead.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        return _described(certificate_der(bytes(source), "The certificate"), "The certificate")
+        return _described(bytes(source), "The certificate")
     path = Path(source)
-    return _described(certificate_der(read_file(path, "certificate file"), shown(path)), shown(path))
+    return _described(read_file(path, "certificate file"), shown(path))
 
 
-def certificate_der(data: bytes, name: str) -> bytes:
-    """The DER of the first certificate in `data`, PEM or DER; errors call the data `name`."""
+def _described(data: bytes, name: str) -> Description:
     if not data.strip():
         raise CertificateError(f"{name} is empty: make it again, or give the right file.")
     refuse_utf16(data, name)
     block = first_block(data, CERTIFICATE_LABELS, name)
     try:
         # Whatever follows is left alone, as OpenSSL does; a TRUSTED CERTIFICATE keeps its settings there.
-        der = first_element(block.der if block else data).whole
-        load_certificate(der)
-    except (ValueError, x509.InvalidVersion):
+        loaded = crypto.load_certificate(crypto.FILETYPE_ASN1, block.der if block else data)
+        with no_warnings():
+            return _description(loaded)
+    except (ValueError, crypto.Error, x509.InvalidVersion):
         raise CertificateError(_not_a_certificate(data, name, in_pem=block is not None)) from None
-    return der
 
 
 def _not_a_certificate(data: bytes, name: str, *, in_pem: bool) -> str:
     other = what_else(data)
-    if in_pem or (other is None and re.match(rb"\x30[\x80-\xff]", data)):
-        return _damaged(name)
+    if in_pem or (other in (None, "a certificate") and re.match(rb"\x30[\x80-\xff]", data)):
+        return f"{name} is damaged (it does not decode as an X.509 certificate): copy or make it again."
     if other:
         return f"{name} holds {other}, not a certificate: give the certificate file (often .pem, .cer or .crt)."
     return f"{name} holds no certificate (neither PEM nor DER): give the certificate file (.pem, .cer or .crt)."
 
 
-def _damaged(name: str) -> str:
-    return f"{name} is damaged (it does not decode as an X.509 certificate): copy or make it again."
-
-
-def _described(der: bytes, name: str) -> Description:
-    try:
-        return _description(der, load_certificate(der))
-    except (ValueError, x509.InvalidVersion):  # a name or an extension that is no DER
-        raise CertificateError(_damaged(name)) from None
-
-
-def _description(der: bytes, certificate: x509.Certificate) -> Description:
-    fields = list(elements(first_element(certificate.tbs_certificate_bytes).content))
-    version = fields.pop(0).content[-1] + 1 if fields[0].tag == 0xA0 else 1
-    serial, signature, issuer, _, subject, key, *rest = fields
-    raw = next((first_element(one.content).content for one in rest if one.tag == 0xA3), b"")
-    algorithm = oid_text(first_element(signature.content).content)
+def _description(loaded: crypto.X509) -> Description:
+    certificate = loaded.to_cryptography()
+    der = certificate.public_bytes(Encoding.DER)
+    printed = crypto.dump_certificate(crypto.FILETYPE_TEXT, loaded).decode("utf-8", "replace")
+    extensions = _extensions(printed)
     not_after = certificate.not_valid_after_utc
+    key_type = _key_type(printed)
+    bits = re.search(r"Public-Key: \((\d+) bit", printed)
     return Description(
-        version=version,
-        serial_number=_serial(serial),
-        signature_algorithm=_SIGNATURES.get(algorithm, algorithm),
-        signature_algorithm_oid=algorithm,
-        issuer=name_text(issuer.whole),
-        subject=name_text(subject.whole),
-        common_name=common_name(subject.whole),
+        version=int(_printed("Version", printed)[0]),
+        serial_number=_serial(certificate.serial_number),
+        signature_algorithm=_printed("Signature Algorithm", printed),
+        signature_algorithm_oid=certificate.signature_algorithm_oid.dotted_string,
+        issuer=_name("issuer", certificate, printed),
+        subject=_name("subject", certificate, printed),
+        common_name=_common_name(certificate, printed),
         not_before=certificate.not_valid_before_utc,
         not_after=not_after,
         days_left=(not_after - datetime.now(UTC)).days,
-        key_type=_key_type(certificate, key),
-        key_bits=_key_bits(certificate),
-        extensions=extensions_of(raw, _decoded_extensions(certificate)),
-        is_ca=raw_is_ca(raw),
+        key_type=key_type,
+        key_bits=int(bits[1]) if bits else _EDWARDS_BITS.get(key_type),
+        extensions=extensions,
+        is_ca=any(one.name == "Basic Constraints" and one.text.startswith("CA:TRUE") for one in extensions),
         thumbprint_sha1=hashlib.sha1(der, usedforsecurity=False).hexdigest().upper(),
         thumbprint_sha256=hashlib.sha256(der).hexdigest().upper(),
         der=der,
     )
 
 
-def _serial(serial: Element) -> str:
-    number = int.from_bytes(serial.content, "big", signed=True)
-    return ("-" if number < 0 else "") + octets_of(number).hex()
+def _printed(field_name: str, printed: str) -> str:
+    """What OpenSSL prints after the first `field_name:`; nothing when it prints none."""
+    found = re.search(rf"^ *{field_name}: *(.*)$", printed, re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
-def _decoded_extensions(certificate: x509.Certificate) -> x509.Extensions | None:
+def _name(part: str, certificate: x509.Certificate, printed: str) -> str:
+    """Subject or issuer in RFC 4514 form, `CN=Python-device-01,O=Contoso`, on one line."""
     try:
-        with no_warnings():
-            return certificate.extensions
-    except (ValueError, TypeError, LookupError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return None  # KeyError, for one, is what it raises on the bits of a key usage or reason out of range
+        name: x509.Name = getattr(certificate, part)
+        text = name.rfc4514_string(_ATTRIBUTES)
+    except ValueError:  # an encoding that `cryptography` refuses, Latin-1 for one
+        text = ",".join(reversed(_unescaped(_printed(part.capitalize(), printed)).split(", ")))
+    return "".join(sign if sign.isprintable() else _hex_pairs(sign) for sign in text)
 
 
-def _public_key(certificate: x509.Certificate) -> object:
+def _common_name(certificate: x509.Certificate, printed: str) -> str | None:
     try:
-        return certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        return None
+        names = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    except ValueError:
+        names = re.findall(r"\bCN ?= ?([^,+]*)", _unescaped(_printed("Subject", printed)))
+    return next(iter(names), None)
 
 
-def _key_type(certificate: x509.Certificate, key: Element) -> str:
-    algorithm, *parameters = elements(first_element(key.content).content)
-    oid = oid_text(algorithm.content)
-    if oid != "1.2.840.10045.2.1":
-        return _KEYS.get(oid, oid)
-    decoded = _public_key(certificate)
-    if isinstance(decoded, ec.EllipticCurvePublicKey):
-        return f"EC {_CURVES.get(decoded.curve.name, decoded.curve.name)}"
-    named = parameters and parameters[0].tag == 6
-    return f"EC {oid_text(parameters[0].content)}" if named else "EC"
+def _unescaped(text: str) -> str:
+    """OpenSSL prints an octet that is not ASCII as `\\xE4`; the encodings in question are Latin-1."""
+    return re.sub(r"\\x([0-9A-F]{2})", lambda pair: chr(int(pair[1], 16)), text)
 
 
-def _key_bits(certificate: x509.Certificate) -> int | None:
-    key = _public_key(certificate)
-    if isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey | dsa.DSAPublicKey):
-        return key.key_size
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return 256
-    return 456 if isinstance(key, ed448.Ed448PublicKey) else None
+def _hex_pairs(sign: str) -> str:
+    return "".join(f"\\{byte:02X}" for byte in sign.encode("utf-8", "surrogatepass"))
+
+
+def _serial(number: int) -> str:
+    digits = f"{abs(number):x}"
+    return ("-" if number < 0 else "") + digits.zfill(len(digits) + len(digits) % 2)
+
+
+def _key_type(printed: str) -> str:
+    algorithm = _printed("Public Key Algorithm", printed)
+    kind = _KEYS.get(algorithm, algorithm)
+    curve = _printed("NIST CURVE", printed) or _printed("ASN1 OID", printed)
+    return f"EC {curve}".strip() if kind == "EC" else kind
+
+
+def _extensions(printed: str) -> tuple[Extension, ...]:
+    found = re.findall(r"^ {12}(?:X509v3 )?(\S.*?): ?(critical)?\n((?:^ {16}.*\n)*)", printed, re.MULTILINE)
+    return tuple(Extension(name, bool(critical), _one_line(text)) for name, critical, text in found)
+
+
+def _one_line(text: str) -> str:
+    """In the spelling of OpenSSL 3: OpenSSL 4 prints the serial number of an issuer as 0x0A1B instead of 0A:1B."""
+    return re.sub(r"\bserial:0x((?:[0-9A-F]{2})+)", lambda one: f"serial:{_colons(one[1])}", " ".join(text.split()))
+
+
+def _colons(digits: str) -> str:
+    return bytes.fromhex(digits).hex(":").upper()
 
 
 def _parts(name: str) -> list[str]:

@@ -34,7 +34,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from dpsx_helpers.certificate_fields import Extension
 from dpsx_helpers.certificate_files import (
     CERTIFICATE_LABELS,
     CertificateError,
@@ -48,7 +47,7 @@ from dpsx_helpers.certificate_files import (
 )
 from dpsx_helpers.certificate_files import is_private_key as _is_private_key
 from dpsx_helpers.certificate_store import alone_in, put_pair
-from dpsx_helpers.certificate_text import Description, describe
+from dpsx_helpers.certificate_text import Description, Extension, describe
 
 __all__ = [
     "CERTIFICATE_FILE",

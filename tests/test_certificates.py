@@ -721,7 +721,11 @@ def assert_agrees_with_openssl(file: Path) -> None:
     sign, digits = re.fullmatch(r"(-?)([0-9A-F]+)", said["serial"]).groups()  # type: ignore[union-attr]
     assert int(found.serial_number, 16) == int(sign + digits, 16)
     assert (str(found.version), found.signature_algorithm) == (said["version"], said["signature"])
-    assert (found.subject, found.issuer) == (said["subject"], said["issuer"])
+    for ours, theirs in ((found.subject, said["subject"]), (found.issuer, said["issuer"])):
+        # RFC 4514 leaves the order within a part of several values open, and OpenSSL turns it round.
+        assert sorted(re.split(r"[+,]", ours)) == sorted(re.split(r"[+,]", theirs))
+        assert ours.count("+") == theirs.count("+")
+        assert "+" in ours or ours == theirs
     for moment, key in ((found.not_before, "notBefore"), (found.not_after, "notAfter")):
         assert moment == datetime.strptime(said[key], "%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC)
     assert (found.thumbprint_sha1, found.thumbprint_sha256) == (said["sha1"], said["sha256"])
@@ -731,20 +735,7 @@ def assert_agrees_with_openssl(file: Path) -> None:
 
 
 def assert_extensions_agree(found: certificates.Description, theirs: dict[str, tuple[bool, str]]) -> None:
-    ours = {one.name: (one.critical, one.text) for one in found.extensions}
-    assert ours.keys() == theirs.keys()
-    assert {name: one[0] for name, one in ours.items()} == {name: one[0] for name, one in theirs.items()}
-    worded = (
-        "Basic Constraints",
-        "Key Usage",
-        "Extended Key Usage",
-        "Subject Key Identifier",
-        "Subject Alternative Name",
-    )
-    for name in set(worded) & ours.keys():
-        assert ours[name] == theirs[name]
-    if "Authority Key Identifier" in ours:
-        assert ours["Authority Key Identifier"][1].split(":", 1)[1][:20] in theirs["Authority Key Identifier"][1]
+    assert {one.name: (one.critical, one.text) for one in found.extensions} == theirs
     assert found.is_ca == ("CA:TRUE" in theirs.get("Basic Constraints", (False, ""))[1])
 
 
@@ -777,8 +768,6 @@ def test_describe_names_keys_and_common_names_as_people_do(elsewhere: Path) -> N
     ]  # fmt: skip
     names = [describe(elsewhere / f"{name}.pem").common_name for name in ("many", "multi", "unicode", "latin", "odd")]
     assert names == ["v1", "a", "gerät-日本", "gerät", None]
-    odd = {one.name: one.text for one in describe(elsewhere / "odd.pem").extensions}
-    assert (odd["1.2.3.4.5"], odd["1.2.3.4.6"]) == ("hello", "01:02:FF")
 
 
 def test_describe_counts_whole_days_and_goes_below_zero(tmp_path: Path) -> None:
