@@ -22,7 +22,8 @@ from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Stop
 
-_WIDE = {"description_width": "16em"}
+_LABEL = {"description_width": "20em"}  # the longest label of any form
+_FIELD = {"width": "46em"}
 EMPTY_TWIN: dict[str, Any] = {"tags": {}, "properties": {"desired": {}}}
 
 
@@ -74,9 +75,8 @@ class _TargetForm(Form):
     def __init__(self) -> None:
         options = [("the emulator on this machine", "emulator"), ("my Azure subscription", "azure")]
         self._choice = widgets.RadioButtons(
-            description="Work with", options=options, value=tutorial.target(), style=_WIDE
+            description="Work with", options=options, value=tutorial.target(), style=_LABEL, layout=_FIELD
         )
-        self._choice.layout.width = "max-content"
         super().__init__("Which service?", self._choice)
         self._choice.observe(lambda change: self._try(self._take), names="value")
 
@@ -114,7 +114,7 @@ class _TextForm(Form):
 
 
 def _text(label: str, value: str) -> widgets.Text:
-    return widgets.Text(description=label, value=value, continuous_update=False, style=_WIDE, layout={"width": "40em"})
+    return widgets.Text(description=label, value=value, continuous_update=False, style=_LABEL, layout=_FIELD)
 
 
 class _SecretForm(Form):
@@ -128,8 +128,7 @@ class _SecretForm(Form):
         self._say("Press Enter (or leave the field) after typing; the field then empties itself.")
 
     def _secret(self, label: str, number: int) -> widgets.Password:
-        field = widgets.Password(description=label, continuous_update=False, style={"description_width": "max-content"})
-        field.layout.width = "40em"
+        field = widgets.Password(description=label, continuous_update=False, style=_LABEL, layout=_FIELD)
         field.observe(lambda change: self._empty(field, number), names="value")
         return field
 
@@ -192,21 +191,19 @@ def _existing_certificate(text: str) -> str:
 
 class _EnrollmentForm(Form):
     def __init__(self, target: Target, initial_twin: dict[str, Any] | None) -> None:
-        wide = {"width": "40em"}
-        mechanism = widgets.Dropdown(description="Mechanism", options=["X.509"], style=_WIDE)
+        mechanism = widgets.Dropdown(description="Mechanism", options=["X.509"], style=_LABEL, layout=_FIELD)
         self._file = _text("Primary certificate .pem or .cer file", str(tutorial.certificate_file()))
         hubs = [("any hub linked to the service", None), *((hub, hub) for hub in target.hubs)]
-        self._hub = widgets.Dropdown(description="IoT hub (optional)", options=hubs, style=_WIDE, layout=wide)
+        self._hub = widgets.Dropdown(description="IoT hub (optional)", options=hubs, style=_LABEL, layout=_FIELD)
         twin = json.dumps(initial_twin or EMPTY_TWIN, indent=2)
         self._twin = widgets.Textarea(
             description="Initial device twin state (optional)",
             value=twin,
             rows=8,
             continuous_update=False,
-            style=_WIDE,
-            layout=wide,
+            style=_LABEL,
+            layout=_FIELD,
         )
-        self._file.style.description_width = self._twin.style.description_width = "max-content"
         super().__init__("Add Enrollment", mechanism, self._file, self._hub, self._twin)
         for field in (self._file, self._hub, self._twin):
             field.observe(lambda change: self._try(self._check), names="value")
@@ -239,9 +236,8 @@ class _CleanUpForm(Form):
         ]
         self._azure = not target.is_emulator
         self._choice = widgets.RadioButtons(
-            description="What next?", options=options, value=target.is_emulator, style=_WIDE
+            description="What next?", options=options, value=target.is_emulator, style=_LABEL, layout=_FIELD
         )
-        self._choice.layout.width = "max-content"
         self._sure = widgets.Checkbox(description="Yes, delete in my Azure subscription", value=False, indent=False)
         super().__init__("Continue or clean up?", self._choice, *((self._sure,) if self._azure else ()))
         for field in (self._choice, self._sure):

@@ -51,6 +51,9 @@ def tutorial_copy(folder: Path, **environment: str) -> Iterator[tuple[Path, dict
     shutil.copytree(ROOT / "notebooks", notebooks, ignore=shutil.ignore_patterns("work", ".ipynb_checkpoints"))
     homes = {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}
     own = {name: str(folder / place) for name, place in homes.items()}
+    news = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text('{"fetchNews": "false", "checkForUpdates": false}')  # as `dpsx lab` has it
     own |= {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DPSX_")}
     try:

@@ -17,7 +17,7 @@ def main() -> None:
         jupyterlab(notebooks, environment) as address,
         browser() as chromium,
     ):
-        page = chromium.new_page(viewport={"width": 1280, "height": 1000})
+        page = chromium.new_page(viewport={"width": 1280, "height": 1460})
         for name in BEFORE:
             open_notebook(page, address, name)
             run_all(page)
@@ -26,7 +26,8 @@ def main() -> None:
         page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
         run_all(page)
         page.get_by_text("are stored there").wait_for(timeout=60_000)
-        page.get_by_role("paragraph").filter(has_text="Look at the four lines").scroll_into_view_if_needed()
+        look = page.get_by_role("paragraph").filter(has_text="Look at the four lines")
+        look.evaluate("paragraph => paragraph.scrollIntoView()")
         page.wait_for_timeout(1500)  # until the smooth scrolling and the last outputs have settled
         page.screenshot(path=IMAGES / "simulate.png")
 
