@@ -230,8 +230,14 @@ def _connect(packet: ConnectPacket, body: bytes) -> Connect:
     if packet.client_id_is_random:  # amqtt invents an id where the client sent none
         packet.client_id = ""
     _exact(packet, body)
-    if packet.reserved_flag or packet.will_qos > 2 or (packet.password_flag and not packet.username_flag):
+    will_settings = packet.will_qos or packet.will_retain_flag
+    contradicting = packet.reserved_flag or packet.will_qos > 2 or (will_settings and not packet.will_flag)
+    if contradicting or (packet.password_flag and not packet.username_flag):
         raise ProtocolViolation("the CONNECT flags contradict each other")
+    announced = [(packet.username_flag, packet.username), (packet.password_flag, packet.password)]
+    announced += [(packet.will_flag, packet.will_topic), (packet.will_flag, packet.will_message)]
+    if any(flag and value is None for flag, value in announced):
+        raise ProtocolViolation("the CONNECT lacks a field that its flags announce")
     return Connect(
         client_id=packet.client_id or "",
         username=packet.username if packet.username_flag else None,
@@ -243,8 +249,11 @@ def _connect(packet: ConnectPacket, body: bytes) -> Connect:
 
 
 def _publish(packet: PublishPacket, body: bytes) -> Publish:
-    if packet.qos > 2:
-        raise ProtocolViolation("QoS 3 does not exist")
+    if packet.qos > 2 or (packet.dup_flag and packet.qos == 0):
+        raise ProtocolViolation("QoS 3 does not exist, and nothing is sent twice at QoS 0")
+    topic = packet.topic_name.encode()
+    if not topic or b"\0" in topic or body[2 : 2 + int.from_bytes(body[:2])] != topic:
+        raise ProtocolViolation("the topic of a PUBLISH is empty or is not UTF-8 text")
     return Publish(
         topic=packet.topic_name,
         payload=packet.data or b"",

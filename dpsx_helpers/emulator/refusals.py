@@ -52,12 +52,17 @@ class Refused(Exception):
 
     def __init__(self, refusal: Refusal, **facts: object) -> None:
         self.refusal = refusal
-        self.reason = refusal.when.format_map({name: _shorten(value) for name, value in facts.items()})
+        self.reason = refusal.when.format_map({name: _shown(name, value) for name, value in facts.items()})
         super().__init__(f"{self.reason} -> {refusal.hint}")
 
 
-def _shorten(value: object) -> str:
+_OUR_WORDS = frozenset({"feature", "violation", "why"})  # facts that are a phrase of the rule that refuses
+
+
+def _shown(name: str, value: object) -> str:
     """Facts come from the wire: quoted, so that no control character reaches a log, and at most 100 characters."""
+    if name in _OUR_WORDS and str(value).isprintable():
+        return str(value)[:300]
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 100 else text[:99] + "…"
 

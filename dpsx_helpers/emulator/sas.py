@@ -6,6 +6,7 @@ https://learn.microsoft.com/azure/iot-dps/how-to-control-access#security-tokens
 """
 
 import hmac
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from hashlib import sha256
@@ -37,12 +38,13 @@ def verify(token: str, resources: frozenset[str], keys: Mapping[str, str], now: 
     key = keys.get(policy)
     if key is None:
         return f"this service has no policy {policy[:64]!r}; it has {', '.join(sorted(keys))}"
-    if not expires.isascii() or not expires.isdigit() or int(expires) <= now:
+    if not re.fullmatch(r"[0-9]{1,18}", expires) or int(expires) <= now:
         return "the token has expired, or its expiry is not a number of seconds"
     if resource.split("/")[0].lower() not in resources:
         return f"the token is for {resource[:64]!r}, not for this service"
     # Clients encode the resource in two spellings (%3A and %3a): sign both, take either.
-    spellings = (quote_plus(resource), quote_plus(resource).lower(), resource)
+    encoded = quote_plus(resource)
+    spellings = (encoded, re.sub("%[0-9A-F]{2}", lambda sign: sign[0].lower(), encoded), resource)
     good = [hmac.compare_digest(_signature(text, key, expires).encode(), signature.encode()) for text in spellings]
     return None if any(good) else f"the signature does not match the key of policy {policy}"
 

@@ -46,17 +46,18 @@ class Store:
             raise StoreError(f"the emulator's database {path} cannot be used: {error}") from None
 
     def _prepare(self, path: Path) -> None:
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
+        new = version == 0 and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone()
+        if version != SCHEMA_VERSION and not new:
             self._db.close()
             raise StoreError(
-                f"{path} was written by another version of the emulator (schema {version}, this one has "
-                f"{SCHEMA_VERSION}): use another state directory, or delete this one"
+                f"{path} is another program's, or was written by another version of the emulator (schema {version}, "
+                f"this one has {SCHEMA_VERSION}): use another state directory, or delete this one"
             )
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        if new:
+            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
 
     def _write(self, statement: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> int:
         if not self._db.in_transaction:

@@ -130,8 +130,8 @@ def _server_certificate(
         names.insert(0, x509.IPAddress(ipaddress.ip_address(host)))
     except ValueError:
         if host != "localhost":
-            names.insert(0, x509.DNSName(host))
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+            names.insert(0, x509.DNSName(host.encode("idna").decode()))
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])  # clients look at the names above
     return (
         _builder(subject, ca.subject, key.public_key(), now, SERVER_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
