@@ -71,7 +71,7 @@ def read_file(path: Path, what: str) -> bytes:
         if path.is_dir():
             raise CertificateError(f"{name} is a folder: give the path of the {what} in it.")
         if not path.exists():
-            raise CertificateError(f"There is no {what} {name}: check the name and the folder it is in.")
+            raise CertificateError(f"There is no {what} {name}: check its path, or make the pair in notebook 02.")
         if not path.is_file():
             raise CertificateError(f"{name} is not an ordinary file: give the path of the {what}.")
         with path.open("rb") as file:

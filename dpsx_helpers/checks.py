@@ -308,7 +308,9 @@ def _reachable(host: str, target: Target | None) -> int:
             "DPSX_PROVISIONING_HOST if you set it, run the "
             "first cell of this notebook and the one that sets the variables, then this check."
         )
+    other = (
+        "" if "looked up" in fault or port == _WEBSOCKET_PORT else ", or use the other port (DPSX_TRANSPORT=websockets)"
+    )
     raise Stop(
-        f"{fault[0].upper()}{fault[1:]}: check the host name, or use the other port with "
-        "DPSX_TRANSPORT=websockets, then run this check."
+        f"{fault[0].upper()}{fault[1:]}: check the host name and this machine's network{other}, then run this check."
     )
