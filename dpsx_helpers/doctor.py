@@ -1,6 +1,7 @@
 """Whether this machine, and what the DPSX_* variables say, is fit for the tutorial. Each fault has a remedy."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,9 +49,7 @@ def line(finding: Finding) -> str:
 
 def in_terminal(sentence: str) -> str:
     """A sentence that speaks of cells, for somebody who started `dpsx`."""
-    for words in ("run this cell again", "run this check again"):
-        sentence = sentence.replace(words, "start dpsx again")
-    return sentence.replace("then this check", "then start dpsx again")
+    return re.sub("run this (?:cell|check) again|(?<=then )(?:run )?this check", "start dpsx again", sentence)
 
 
 def _emulator() -> Finding:

@@ -295,7 +295,7 @@ def _read(path: Path) -> Any:
     """The notebook without what an earlier run of it, perhaps the learner's, left in the file."""
     try:
         notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, AttributeError, nbformat.ValidationError):
+    except (OSError, ValueError, TypeError, AttributeError, nbformat.ValidationError):
         raise RunError(f"{path} is not a notebook that can be read: bring it back with `git checkout`.") from None
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
