@@ -145,8 +145,8 @@ def _bound(host: str, port: int, options: Options) -> socket.socket:
     except (OSError, UnicodeError):
         raise StartError(f"{host!r} is no address of this machine: give one such as --host 127.0.0.2.") from None
     _check_reach(host, str(address[0]), options)
-    # Without SO_REUSEADDR nobody else gets the port between here and `listen`. With it a restart succeeds while old
-    # connections linger, but so does another process that starts in this very moment.
+    # Without SO_REUSEADDR nobody else gets the port between here and `listen`. With it a start succeeds while old
+    # connections linger (see `_allow_a_restart`), but so does another process that starts in this very moment.
     for reuse in (False, True) if os.name == "posix" else (False,):
         bound = socket.socket(family, kind)
         try:
@@ -270,6 +270,7 @@ class _Emulator:
         try:
             devices = await loop.create_server(lambda: DeviceProtocol(listener), sock=mqtt, backlog=1024)
             https.listen(128)
+            self._allow_a_restart(mqtt, https)
         except OSError as error:  # somebody listened between our bind and now
             host, why = self._facts.host, error.strerror
             raise StartError(f"A port on {host} was taken just now ({why}): try again.") from None
@@ -284,6 +285,16 @@ class _Emulator:
         service.stop()
         await service.close_all_connections()
         await listener.close()
+
+    @staticmethod
+    def _allow_a_restart(*listening: socket.socket) -> None:
+        """Connections inherit this, so that those which linger after our end do not keep the port from the next start.
+
+        Set before `listen` it would let a second emulator bind the port in that moment.
+        """
+        if os.name == "posix":
+            for sock in listening:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
 
     def _https(self, sock: socket.socket) -> HTTPServer:
         facts = self._facts

@@ -300,6 +300,21 @@ def test_kill_9_in_the_middle_of_telemetry_loses_nothing_that_was_acknowledged(s
     assert again.messages()[-1]["body"] == "after the restart"
 
 
+def test_a_restart_at_once_gets_the_same_ports_though_connections_linger(start: Start, tmp_path: Path) -> None:
+    first = start()
+    device = make_device(tmp_path, "lingering")
+    enroll(first, device)
+    register(first, device)
+    client = service(first)
+    client.enrollment.get("lingering")  # its connection stays open
+    with connected(first, device) as hub_client:
+        send(hub_client, "hello")
+        first.terminate()
+    second = start(host=first.host)
+    assert second.emulator.environment() == first.emulator.environment()
+    client.close()
+
+
 def test_a_restart_elsewhere_strands_no_device(start: Start, tmp_path: Path) -> None:
     first = start()
     device = make_device(tmp_path, "moved")
