@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from processes import listens, wait_for
+from test_run import hearing_ctrl_c
 
 from dpsx_helpers import lab
 from dpsx_helpers.__main__ import main
@@ -179,7 +180,8 @@ status = lab._wait_for(subprocess.Popen([sys.executable, "-c", child]))
 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 sys.exit(status)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    with hearing_ctrl_c():
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (7, "")
 
 
@@ -232,7 +234,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     output = tmp_path / "output"
     terminal, end = pty.openpty()
     try:
-        with output.open("wb") as log:
+        with output.open("wb") as log, hearing_ctrl_c():
             process = subprocess.Popen(
                 [sys.executable, "-m", "dpsx_helpers", "lab", "--no-browser", "--port", "0"],
                 cwd=ROOT,

@@ -81,22 +81,33 @@ class Ended:
         return line
 
 
+@contextmanager
+def hearing_ctrl_c() -> Iterator[None]:
+    """What starts here hears Ctrl-C, even if pytest was started in the background, where shells ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Running:
     """`dpsx run` at work, in a process group of its own as a terminal would have it."""
 
-    def __init__(self, work: Path, *prefix: str, cwd: Path = ROOT, **variables: str) -> None:
+    def __init__(self, work: Path, variables: dict[str, str], *prefix: str, cwd: Path = ROOT) -> None:
         self.folder = work / "run"
         command = [*prefix, sys.executable, "-m", "dpsx_helpers", "run"]
-        self.process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=environment(work, **variables),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            encoding="utf-8",
-        )
+        with hearing_ctrl_c():
+            self.process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=environment(work, **variables),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                encoding="utf-8",
+            )
         self.commands: set[tuple[str, ...]] = set()
         self.emulator_environments: list[str] = []
         self._texts = {"out": "", "err": ""}
@@ -146,8 +157,8 @@ class Running:
         return Ended(status, self._texts["out"], self._texts["err"], commands, others)
 
 
-def dpsx_run(work: Path, cwd: Path = ROOT, **variables: str) -> Ended:
-    return Running(work, cwd=cwd, **variables).ended()
+def dpsx_run(work: Path, **variables: str) -> Ended:
+    return Running(work, variables).ended()
 
 
 def processes_of(work: Path) -> list[list[str]]:
@@ -157,7 +168,7 @@ def processes_of(work: Path) -> list[list[str]]:
         with suppress(psutil.Error):
             command = process.cmdline()
             if process.status() != psutil.STATUS_ZOMBIE and any(
-                str(work) in text for text in (*command, process.environ().get("DPSX_WORK_DIR", ""))
+                f"{work}{os.sep}" in text + os.sep for text in (*command, process.environ().get("DPSX_WORK_DIR", ""))
             ):
                 found.append(command)
     return found
@@ -223,7 +234,7 @@ def _made(work: Path) -> dict[str, Any]:
         wait_for(lambda: "ready at" in own.log_file.read_text())
         before = contents(work)
         prefix = [*UNSHARED, str(tried)] if can_be_cut_off() else []
-        first = Running(work, *prefix, DPSX_PASS_PHRASE=CANARY).watched_to_the_end()
+        first = Running(work, {"DPSX_PASS_PHRASE": CANARY}, *prefix).watched_to_the_end()
         first.others["left"] = processes_of(work / "run")
         first.others["tried"] = json.loads(tried.read_text()) if tried.exists() else None
         index = (work / "run" / "index.html").read_text(encoding="utf-8")
@@ -247,13 +258,9 @@ def _own_files(work: Path) -> Pair:
 
 def _second(work: Path, pair: Pair) -> Ended:
     """The learner's own pair, and meanwhile somebody who starts a third run in the same folder."""
-    running = Running(
-        work,
-        DPSX_PASS_PHRASE=CANARY,
-        DPSX_CERT_FILE=os.path.relpath(pair.certificate_file, ROOT),
-        DPSX_KEY_FILE=str(pair.key_file),
-        DPSX_REGISTRATION_ID="class-7",
-    )
+    variables = own(pair, DPSX_PASS_PHRASE=CANARY, DPSX_REGISTRATION_ID="class-7")
+    variables["DPSX_CERT_FILE"] = os.path.relpath(pair.certificate_file, ROOT)
+    running = Running(work, variables)
     wait_for(lambda: "✔ 00" in running.out or not running.lives(), within=ENDS_WITHIN)
     third = dpsx_run(work)
     ended = running.watched_to_the_end()
@@ -485,7 +492,7 @@ def test_a_broken_cell_is_named_in_one_line_and_shown_on_the_page(clone: Path) -
     """Its own work folder is taken where DPSX_WORK_DIR is blank."""
     first = NOTEBOOKS[0]
     replace_cell(clone / "notebooks" / f"{first}.ipynb", "forms.target()", "def broken():\n    1 / 0\nbroken()")
-    ended = dpsx_run(clone / "notebooks" / "work", cwd=clone / "notebooks", DPSX_WORK_DIR=" ")
+    ended = Running(clone / "notebooks" / "work", {"DPSX_WORK_DIR": " "}, cwd=clone / "notebooks").ended()
     copy = clone / "notebooks" / "work" / "run" / "executed" / f"{first}.ipynb"
     assert ended.one_line() == (
         f"{first}, section “Choose where to work”: ZeroDivisionError: division by zero "
@@ -501,7 +508,7 @@ def test_a_broken_cell_is_named_in_one_line_and_shown_on_the_page(clone: Path) -
 
 def test_a_python_that_ends_in_the_middle_of_a_notebook_is_told_in_one_line(clone: Path, tmp_path: Path) -> None:
     replace_cell(clone / "notebooks" / f"{NOTEBOOKS[0]}.ipynb", "forms.target()", "import os; os._exit(3)")
-    line = dpsx_run(tmp_path / "work", cwd=clone).one_line()
+    line = Running(tmp_path / "work", {}, cwd=clone).ended().one_line()
     assert "section “Choose where to work”: the Python process of this notebook ended or never answered; see " in line
     assert processes_of(tmp_path) == []
 
@@ -560,7 +567,7 @@ def test_azure_without_values_stops_at_the_first_that_is_needed(tmp_path: Path) 
 
 @contextmanager
 def at_work(work: Path) -> Iterator[Running]:
-    running = Running(work)
+    running = Running(work, {})
     try:
         yield running
     finally:
@@ -589,6 +596,7 @@ def test_a_run_that_is_stopped_tidies_up(number: str, moment: Callable[[Running]
     with at_work(tmp_path / "work") as running:
         wait_for(lambda: moment(running) or not running.lives(), within=ENDS_WITHIN)
         assert running.lives()
+        assert len(processes_of(tmp_path)) > 1, "there is something to tidy up"
         if number == "SIGINT":
             os.killpg(running.process.pid, signal.SIGINT)
         else:

@@ -265,6 +265,7 @@ def test_control_requests_need_the_token(emulator: RunningEmulator) -> None:
 
 
 def test_a_body_beyond_the_limit_is_not_read(emulator: RunningEmulator) -> None:
-    with pytest.raises(requests.ConnectionError):
+    # Whether the client still gets to read the 400 depends on how far it is with sending.
+    with pytest.raises((requests.ConnectionError, requests.HTTPError)):
         ask(emulator, "PUT", "/enrollments/big", b"x" * (3 << 20)).raise_for_status()
     assert emulator.emulator.running()
