@@ -1,6 +1,7 @@
 """`dpsx lab | run | doctor`: the learner's command line."""
 
 import argparse
+import os
 import sys
 import warnings
 from importlib import import_module
@@ -24,11 +25,15 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     _print_anything()
     try:
-        return _command(given)
+        status = _command(given)
+        sys.stdout.flush()
+        return status
     except LearnerError as error:
         print(error, file=sys.stderr)
-    except OSError as error:  # a full disk, a folder that may not be read …
-        print(f"{error.strerror or error}: {error.filename or 'no file'}. Mend that and start again.", file=sys.stderr)
+    except OSError as error:  # a full disk, a folder that may not be read, a reader that has gone …
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"{error.strerror or error}{where}: mend that and start again.", file=sys.stderr)
+        _print_no_more()
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return INTERRUPTED
@@ -40,6 +45,16 @@ def _print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if callable(reconfigure := getattr(stream, "reconfigure", None)):
             reconfigure(errors="replace")
+
+
+def _print_no_more() -> None:
+    """Where standard output takes nothing more, Python would complain of that once again at its end:
+    https://docs.python.org/3/library/signal.html#note-on-sigpipe
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(given: list[str]) -> int:

@@ -92,9 +92,9 @@ def test_help_is_answered_without_loading_what_the_commands_need() -> None:
     [
         (
             OSError(errno.ENOSPC, "No space left on device", "/work/file"),
-            "No space left on device: /work/file. Mend that and start again.",
+            "No space left on device (/work/file): mend that and start again.",
         ),
-        (OSError("odd"), "odd: no file. Mend that and start again."),
+        (OSError("odd"), "odd: mend that and start again."),
     ],
 )
 def test_what_the_machine_refuses_is_one_line(
@@ -107,6 +107,21 @@ def test_what_the_machine_refuses_is_one_line(
     assert __main__.main(["doctor"]) == 1
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", f"{sentence}\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_output_that_takes_nothing_more_is_one_line(tmp_path: Path) -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dpsx_helpers", "doctor"],
+            env=buffered | {"DPSX_WORK_DIR": str(tmp_path)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "No space left on device: mend that and start again.\n")
 
 
 def test_ctrl_c_is_one_line_and_the_status_that_shells_know(
@@ -149,7 +164,7 @@ def test_a_folder_that_was_deleted_meanwhile_is_one_line(command: str, tmp_path:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
-    assert "Mend that and start again." in done.stderr
+    assert "mend that and start again." in done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
