@@ -47,6 +47,16 @@ def _print_anything() -> None:
             reconfigure(errors="replace")
 
 
+def _stand_somewhere() -> None:
+    """Python cannot even import in a folder that was deleted meanwhile."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise LearnerError(
+            "The current folder was deleted meanwhile: change to the tutorial's folder and start again."
+        ) from None
+
+
 def _print_no_more() -> None:
     """Where standard output takes nothing more, Python would complain of that once again at its end:
     https://docs.python.org/3/library/signal.html#note-on-sigpipe
@@ -58,6 +68,7 @@ def _print_no_more() -> None:
 
 
 def _command(given: list[str]) -> int:
+    _stand_somewhere()
     parser = _parser()
     if given[:1] == ["lab"] and not {"-h", "--help"}.intersection(given):
         return int(_module("lab").start(given[1:]))  # whatever else is said is for JupyterLab

@@ -164,7 +164,7 @@ def test_a_folder_that_was_deleted_meanwhile_is_one_line(command: str, tmp_path:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
-    assert "mend that and start again." in done.stderr
+    assert "folder was deleted meanwhile" in done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)

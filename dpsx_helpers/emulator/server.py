@@ -31,6 +31,7 @@ from dpsx_helpers.emulator.store import Store, StoreError
 
 LOG = logging.getLogger("dpsx_helpers.emulator")
 _NEXT_HOSTS = 254  # how many loopback addresses to try
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - who listens there holds every address
 
 
@@ -280,6 +281,8 @@ class _Emulator:
             sys.stdout.write(self._facts.overview(self._files) + "\n")
             sys.stdout.flush()
         await self._until_told(listener)
+        for number in _ENDING:  # a second one must not kill what is tidying up
+            signal.signal(number, signal.SIG_IGN)
         LOG.info("= stopping")
         devices.close()
         service.stop()
@@ -315,11 +318,8 @@ class _Emulator:
         return server
 
     def _catch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                loop.add_signal_handler(number, self._stop.set)
-            except NotImplementedError:  # Windows
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._stop.set))
+        for number in _ENDING:
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._stop.set))
 
     def _active(self) -> None:
         self._last_activity = asyncio.get_running_loop().time()

@@ -181,7 +181,7 @@ def test_a_signal_ends_it_with_0_and_frees_the_ports(start: Start, number: signa
     emulator = start()
     port = emulator.emulator.overview.https_port
     emulator.process.send_signal(number)
-    assert emulator.close() == 0
+    assert emulator.close() == 0, "though that sends a SIGTERM on top"
     assert not listens(emulator.host, 8883)
     assert not listens(emulator.host, port)
     assert status(emulator.state_dir)["running"] is False
