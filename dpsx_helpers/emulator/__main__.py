@@ -18,6 +18,9 @@ NOT_RUNNING = 3
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status is what it returns. 2 is argparse's own, for arguments that make no sense."""
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if callable(reconfigure := getattr(stream, "reconfigure", None)):
+            reconfigure(errors="backslashreplace")  # a console that lacks a sign shows its number
     try:
         options.state_dir = (options.state_dir or _default_state_dir()).absolute()
         status: int = options.command(options)
@@ -26,9 +29,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         _fail_in_shell(options)
         return 1
+    except KeyboardInterrupt:  # before there was anything to tidy up
+        return 0
     except BrokenPipeError:  # the reader of our output has gone
         sys.stdout = None
         return 0
+    except OSError as error:
+        print(f"{error.strerror} ({error.filename}): mend that, or name another --state-dir.", file=sys.stderr)
+        _fail_in_shell(options)
+        return 1
 
 
 def _default_state_dir() -> Path:
@@ -122,7 +131,8 @@ def _messages(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(message))
         else:
-            print(message["enqueuedTimeUtc"], message["deviceId"], message["body"])
+            body = message["body"]
+            print(message["enqueuedTimeUtc"], message["deviceId"], body if body.isprintable() else repr(body))
     return 0
 
 
@@ -172,7 +182,7 @@ class _Commands:
         parser = self._commands.add_parser(name, help=text, description=f"{text[:1].upper()}{text[1:]}.")
         parser.set_defaults(command=command)
         parser.add_argument(
-            "--state-dir", type=Path, metavar="DIR", help="where its state is (the tutorial's work folder)"
+            "--state-dir", type=_directory, metavar="DIR", help="where its state is (the tutorial's work folder)"
         )
         return parser
 
@@ -198,6 +208,12 @@ def _run_arguments(run: argparse.ArgumentParser) -> None:
 class _NotYet(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         parser.error(f"{self.option_strings[0]} is not emulated in this version: see docs/scope.md")
+
+
+def _directory(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name of the directory is blank")
+    return Path(text)
 
 
 def _port(text: str) -> int:

@@ -6,7 +6,6 @@ https://learn.microsoft.com/azure/iot-dps/iot-dps-https-x509-support, sent over 
 https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-dps says.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from hashlib import sha256
 from typing import Any
 
 from dpsx_helpers.certificates import Description
-from dpsx_helpers.emulator import mqtt, refusals
+from dpsx_helpers.emulator import documents, mqtt, refusals
 from dpsx_helpers.emulator.refusals import Refusal, Refused
 from dpsx_helpers.emulator.stamps import Stamp
 from dpsx_helpers.emulator.topics import DpsLogin
@@ -289,7 +288,7 @@ def _check_body(session: Session, body: bytes) -> None:
     if not body.strip():
         return
     try:
-        document = json.loads(body)
+        document = documents.load(body)
     except ValueError:
         document = None
     if not isinstance(document, dict):

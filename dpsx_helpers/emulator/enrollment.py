@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpsx_helpers.certificates import CertificateError, describe
-from dpsx_helpers.emulator import refusals
+from dpsx_helpers.emulator import documents, refusals
 from dpsx_helpers.emulator.dps import REGISTRATION_ID, Enrollment, Registration, state
 from dpsx_helpers.emulator.refusals import Refused
 from dpsx_helpers.emulator.stamps import Stamp
 
 # https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-identity-registry#device-identity-properties
 _DEVICE_ID = re.compile(r"[A-Za-z0-9\-:.+%_#*?!(),=@;$']{1,128}")
+
+_TWIN_LEVELS = 10
 
 # Documented fields that are kept and shown again, and the value that the service fills in.
 _SETTINGS: dict[str, Any] = {
@@ -227,10 +229,14 @@ def _hub(document: dict[str, Any], hubs: Mapping[str, str]) -> str | None:
 
 
 def _initial_twin(document: dict[str, Any]) -> dict[str, Any]:
-    """`{"tags": {…}, "properties": {"desired": {…}}}`, every part optional."""
+    """`{"tags": {…}, "properties": {"desired": {…}}}`, every part optional, each section at most 10 levels deep:
+    https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-device-twins#tags-and-properties-format
+    """
     twin: dict[str, Any] = document.get("initialTwin", {})
     sections = _sections(twin, {"tags", "properties"})
-    _sections(sections.get("properties", {}), {"desired"})
+    desired = _sections(sections.get("properties", {}), {"desired"}).get("desired", {})
+    if any(documents.deeper_than(section, _TWIN_LEVELS) for section in (sections.get("tags", {}), desired)):
+        raise _bad(f"initialTwin is nested more than {_TWIN_LEVELS} levels deep")
     return twin
 
 

@@ -111,12 +111,23 @@ class DeviceProtocol(asyncio.Protocol):
             self._listener.active()
         if plaintext:
             connected = self._conversation.connected
-            self._conversation.receive(plaintext)
+            if not self._taken(plaintext):
+                return
             if self._conversation.connected and not connected:  # from now on its keep-alive counts
                 self._timer.cancel()
                 self._check_silence()
         if self._channel.closed:
             self._conversation.close()
+
+    def _taken(self, plaintext: bytes) -> bool:
+        """Whether the rules and the store could take it. A fault of ours drops this connection and no other."""
+        try:
+            self._conversation.receive(plaintext)
+        except Exception:
+            LOG.exception("%s ! a fault of the emulator itself: the connection is dropped unanswered", self._label)
+            self.abort()
+            return False
+        return True
 
     def eof_received(self) -> bool:
         """The device closed its half. True keeps ours open until what is stored has been acknowledged."""

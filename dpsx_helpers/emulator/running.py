@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dpsx_helpers.emulator.tls import Files, write_private
+from dpsx_helpers.errors import LearnerError
 
 LOCK_WAIT = 0.5  # seconds: a probe of the lock by somebody else takes far less
 
@@ -80,14 +81,19 @@ def lock_of(state_dir: Path) -> FileLock:
 
 
 def is_held(state_dir: Path) -> bool:
-    """Whether an emulator lives on this state directory."""
-    if not (state_dir / "emulator.lock").exists():
-        return False
-    lock = lock_of(state_dir)
+    """Whether an emulator lives on this state directory. Raises LearnerError when it cannot be looked into."""
     try:
+        if not (state_dir / "emulator.lock").exists():
+            return False
+        lock = lock_of(state_dir)
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except OSError as error:
+        raise LearnerError(
+            f"The state directory {state_dir} cannot be read ({error.strerror}): name another with --state-dir, or ask "
+            "as the user whose it is."
+        ) from None
     lock.release()
     return False
 

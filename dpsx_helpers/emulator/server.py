@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import os
@@ -31,6 +32,7 @@ from dpsx_helpers.emulator.store import Store, StoreError
 
 LOG = logging.getLogger("dpsx_helpers.emulator")
 _NEXT_HOSTS = 254  # how many loopback addresses to try
+_FAULTS = ("asyncio", "tornado.application", "tornado.general")  # loggers that tell of faults of our own
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - who listens there holds every address
 
@@ -65,7 +67,7 @@ def serve(options: Options) -> None:
         with mqtt, https, contextlib.closing(_open_store(options.state_dir)) as store:
             facts = _facts(store, options, host, mqtt, https)
             _log_to(options)
-            tls.prepare(files, host, datetime.now(UTC))
+            _prepare(files, host)
             tls.write_bundle(files, _trusted_before(store, options.state_dir), certifi.where())
             facts.write(options.state_dir)
             try:
@@ -79,7 +81,6 @@ def _state_directory(directory: Path) -> Iterator[None]:
     """Make the directory and hold its lock."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
         lock: FileLock = running.lock_of(directory)
         lock.acquire(timeout=running.LOCK_WAIT)
     except Timeout:
@@ -101,6 +102,16 @@ def _open_store(directory: Path) -> Store:
         return Store(directory / "emulator.db")
     except StoreError as error:
         raise StartError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+
+
+def _prepare(files: tls.Files, host: str) -> None:
+    try:
+        tls.prepare(files, host, datetime.now(UTC))
+    except (ValueError, TypeError, OSError):
+        raise StartError(
+            f"The emulator's CA in {files.directory} cannot be used: delete {files.ca.name} and {files.ca_key.name} "
+            "there (devices then have to trust the new one), and start again."
+        ) from None
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
@@ -171,6 +182,8 @@ def _check_reach(host: str, address: str, options: Options) -> None:
 def _why_taken(host: str, address: str, port: int, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"Port {port} on {host} needs rights that this user does not have: choose a port above 1023."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is no address of this machine: give one such as --host 127.0.0.2."
     why = _holder(address, port) or error.strerror
     return f"Port {port} on {host} cannot be used ({why}): stop that program or name another --host."
 
@@ -239,7 +252,9 @@ def _log_to(options: Options) -> None:
     for handler in handlers:
         handler.setFormatter(formatter)
         handler.addFilter(_name_service)
-        LOG.addHandler(handler)
+        for logger in (LOG, *map(logging.getLogger, _FAULTS)):
+            logger.addHandler(handler)
+            logger.propagate = False
     LOG.setLevel(logging.INFO)
 
 

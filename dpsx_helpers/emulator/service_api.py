@@ -12,16 +12,17 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote
 
 from tornado.web import Application, RequestHandler
 
-from dpsx_helpers.emulator import enrollment, hub, refusals, sas
+from dpsx_helpers.emulator import documents, enrollment, hub, refusals, sas
 from dpsx_helpers.emulator.refusals import Answer, Refused
 from dpsx_helpers.emulator.sessions import Services
 
 LOG = logging.getLogger("dpsx_helpers.emulator.service")
-DPS_API_VERSIONS = frozenset({"2018-11-01", "2019-03-31", "2020-03-01", "2021-06-01", "2021-10-01"})
+DPS_API_VERSIONS = frozenset(
+    {"2018-11-01", "2019-03-31", "2020-03-01", "2021-06-01", "2021-10-01", "2025-07-01-preview"}
+)
 HUB_API_VERSIONS = frozenset({"2018-06-30", "2020-05-31-preview", "2020-09-30", "2021-04-12", "2024-03-31"})
 # The Azure CLI wraps the query once more: {"query": "{'additional_properties': {}, 'query': 'SELECT *'}"}.
 _ENROLLMENT_QUERY = re.compile(r"(\{.*'query': ')?\s*select\s+\*(\s+from\s+enrollments)?\s*;?\s*('\})?", re.IGNORECASE)
@@ -111,7 +112,7 @@ class _Handler(RequestHandler):
     def document(self) -> Any:
         """The JSON of the request body."""
         try:
-            return json.loads(self.request.body or b"null")
+            return documents.load(self.request.body or b"null")
         except ValueError:
             raise self.bad_request("the body is not JSON") from None
 
@@ -182,14 +183,14 @@ class EnrollmentHandler(_Handler):
     plane = Answer.DPS_HTTP
 
     def get(self, name: str) -> None:
-        found = self.services.store.enrollment(unquote(name))
+        found = self.services.store.enrollment(name)
         if found is None:
-            raise Refused(refusals.ENROLLMENT_NOT_FOUND, registration_id=unquote(name))
+            raise Refused(refusals.ENROLLMENT_NOT_FOUND, registration_id=name)
         registration = self.services.store.registration(found.registration_id)
         self.answer(enrollment.render(found, registration, self.services.dps.hubs))
 
     def put(self, name: str) -> None:
-        store, hubs, name = self.services.store, self.services.dps.hubs, unquote(name)
+        store, hubs = self.services.store, self.services.dps.hubs
         existing = store.enrollment(name)
         enrollment.check_etag(existing, self.request.headers.get("If-Match"), name, deleting=False)
         parsed = enrollment.parse(name, self.document(), existing, hubs, self.stamp)
@@ -197,7 +198,7 @@ class EnrollmentHandler(_Handler):
         self.answer(enrollment.render(parsed, store.registration(name), hubs))
 
     def delete(self, name: str) -> None:
-        store, name = self.services.store, unquote(name)
+        store = self.services.store
         enrollment.check_etag(store.enrollment(name), self.request.headers.get("If-Match"), name, deleting=True)
         store.delete_enrollment(name)
         self.answer(None, 204)
@@ -232,14 +233,14 @@ class DeviceHandler(_HubHandler):
     """One device identity."""
 
     def get(self, name: str) -> None:
-        device = self.services.store.device(self.hub(), unquote(name))
+        device = self.services.store.device(self.hub(), name)
         if device is None:
-            raise Refused(refusals.DEVICE_NOT_FOUND, device_id=unquote(name))
+            raise Refused(refusals.DEVICE_NOT_FOUND, device_id=name)
         self.answer(hub.device_document(device, connected=self._connected(device)))
 
     def delete(self, name: str) -> None:
-        found = self.services.store.device(self.hub(), unquote(name))
-        device = hub.check_etag(found, unquote(name), self.request.headers.get("If-Match"))
+        found = self.services.store.device(self.hub(), name)
+        device = hub.check_etag(found, name, self.request.headers.get("If-Match"))
         self.services.store.delete_device(device.hub, device.device_id)
         self.services.drop(("hub", device.hub, device.device_id))
         self.answer(None, 204)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 CA_DAYS, SERVER_DAYS = 3650, 397
 _CIPHERS = (
@@ -201,9 +201,9 @@ class Channel:
             self._tls.do_handshake()
         except SSL.WantReadError:
             return False
-        certificate = self._tls.get_peer_certificate(as_cryptography=True)
-        if certificate is not None:
-            self.peer_certificate = certificate.public_bytes(Encoding.DER)
+        certificate = self._tls.get_peer_certificate()
+        if certificate is not None:  # as it came: OpenSSL takes some that `cryptography` does not decode
+            self.peer_certificate = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
         self.handshaken = True
         return True
 

@@ -116,6 +116,7 @@ def test_messages_where_there_is_no_emulator_is_one_line(tmp_path: Path) -> None
         (["--https-port", "x"], "'x' is no port"),
         (["--id-scope", "0ne 1"], "'0ne 1' is no ID scope"),
         (["--id-scope", ""], "'' is no ID scope"),
+        (["--state-dir", ""], "the name of the directory is blank"),
         (["--idle-hours", "-1"], "'-1' is no number of hours"),
         (["--idle-hours", "nan"], "'nan' is no number of hours"),
     ],

@@ -369,7 +369,9 @@ def test_a_body_may_be_missing_blank_or_name_the_registration(body: bytes, regis
     assert begin(body=body, registration_id=registration_id).answer.status == 202
 
 
-@pytest.mark.parametrize("body", [b"[]", b"null", b"7", b'"my-x509-device"', b"{", b"{}{}", b"\xff\xfe", b"\x00"])
+@pytest.mark.parametrize(
+    "body", [b"[]", b"null", b"7", b'"my-x509-device"', b"{", b"{}{}", b"\xff\xfe", b"\x00", b"[" * 90_000]
+)
 def test_a_body_that_is_no_json_object_is_a_bad_request(body: bytes) -> None:
     assert refusal(lambda: begin(body=body)) == (
         refusals.BAD_BODY,

@@ -686,3 +686,13 @@ def test_what_does_not_exist_can_be_made_and_not_deleted(if_match: str | None) -
 @pytest.mark.parametrize("if_match", ['"old"', "old"])
 def test_an_etag_of_what_does_not_exist_matches_nothing(if_match: str) -> None:
     assert refusal(lambda: check(None, if_match, deleting=False))[0] is refusals.ENROLLMENT_NOT_FOUND
+
+
+def nested(levels: int) -> dict[str, Any]:
+    return {"a": nested(levels - 1)} if levels > 1 else {"a": 1}
+
+
+@pytest.mark.parametrize("twin", [lambda deep: {"tags": deep}, lambda deep: {"properties": {"desired": deep}}])
+def test_an_initial_twin_is_at_most_ten_levels_deep(twin: Callable[[Any], Any]) -> None:
+    assert parse(initialTwin=twin(nested(10))).initial_twin
+    assert refusal(lambda: parse(initialTwin=twin(nested(11)))) == bad("initialTwin is nested more than 10 levels deep")

@@ -10,7 +10,7 @@ import pytest
 from dpsx_helpers import emulator
 from dpsx_helpers.emulator.stamps import Stamp
 
-PURE = ("mqtt", "topics", "dps", "hub", "enrollment", "refusals", "scope", "stamps", "sas")
+PURE = ("mqtt", "topics", "dps", "hub", "enrollment", "refusals", "scope", "stamps", "sas", "documents")
 FORBIDDEN_MODULES = {
     "asyncio", "concurrent", "multiprocessing", "OpenSSL", "os", "pathlib", "random", "requests", "secrets", "select",
     "selectors", "socket", "sqlite3", "ssl", "subprocess", "threading", "time", "tornado", "uuid",

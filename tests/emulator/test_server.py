@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import threading
@@ -15,6 +16,7 @@ import certifi
 import paho.mqtt.client as paho
 import psutil
 import pytest
+from azure.iot.device.exceptions import ConnectionDroppedError, CredentialError
 from clients import connected, enroll, register, send, service
 from pki import Device, make_device
 from processes import COMMAND, RunningEmulator, free_host, listens, run_command, status, wait_for
@@ -171,6 +173,38 @@ def test_the_bundle_keeps_what_was_trusted_before(tmp_path: Path, monkeypatch: p
     assert bundle.count(ours) == 1
     roots = Path(certifi.where()).read_text()
     assert bundle.index(company.strip()) < bundle.index(ours) < bundle.index(roots.strip()[-200:])
+
+
+def test_a_directory_that_was_there_before_keeps_its_mode(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(0o755)
+    assert run_command("run", "--state-dir", str(state), "--host", "10.0.0.1").returncode == 1
+    assert state.stat().st_mode & 0o7777 == 0o755
+
+
+def test_an_address_of_another_machine_is_one_line(tmp_path: Path) -> None:
+    done = run_command("run", "--state-dir", str(tmp_path / "state"), "--host", "192.0.2.1", "--allow-network")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "192.0.2.1 is no address of this machine" in done.stderr
+
+
+def test_a_damaged_ca_is_one_line_that_says_what_to_delete(start: Start) -> None:
+    emulator = start()
+    emulator.terminate()
+    (emulator.state_dir / "ca.pem").write_text("garbage")
+    done = run_command("run", "--state-dir", str(emulator.state_dir), "--host", emulator.host)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "delete ca.pem and ca.key.pem" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["env", "status", "stop", "reset"])
+def test_a_state_directory_that_cannot_be_looked_into_is_one_line(tmp_path: Path, command: str) -> None:
+    (tmp_path / "emulator.lock").mkdir()
+    done = run_command(command, "--state-dir", str(tmp_path))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "cannot be read" in done.stderr
+    assert done.stdout == ("false\n" if command == "env" else "")
 
 
 # --- ending -----------------------------------------------------------------------------------------------------------
@@ -400,6 +434,33 @@ def test_a_client_that_does_not_trust_the_emulator_is_explained_in_the_log(start
     ):
         ssl.create_default_context(cafile=certifi.where()).wrap_socket(plain, server_hostname=emulator.host)
     wait_for(lambda: "does not trust the emulator's CA" in emulator.log())
+
+
+def test_a_certificate_that_only_openssl_reads_is_refused_in_mqtt_and_not_in_tls(start: Start, tmp_path: Path) -> None:
+    emulator = start()
+    device = make_device(tmp_path, "version-4")
+    later = device.der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x03", 1)  # X.509 has no version 4
+    device.certificate_file.write_text(ssl.DER_cert_to_PEM_cert(later))
+    with pytest.raises(CredentialError):
+        register(emulator, device)
+    assert "cannot be read as X.509" in emulator.log()
+
+
+def test_a_fault_of_the_emulator_drops_one_connection_and_is_in_the_log(start: Start, tmp_path: Path) -> None:
+    emulator = start()
+    device = make_device(tmp_path, "unlucky")
+    enroll(emulator, device)
+    register(emulator, device)
+    other = sqlite3.connect(emulator.state_dir / "emulator.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # as no program should, beside a running emulator
+    with pytest.raises(ConnectionDroppedError), connected(emulator, device):
+        pass
+    other.execute("ROLLBACK")
+    other.close()
+    assert "a fault of the emulator itself" in emulator.log()
+    assert "database is locked" in emulator.log()
+    with connected(emulator, device) as client:
+        send(client, "all is well")
 
 
 def test_what_is_no_tls_is_dropped_and_hurts_nobody(start: Start) -> None:

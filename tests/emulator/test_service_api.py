@@ -269,3 +269,17 @@ def test_a_body_beyond_the_limit_is_not_read(emulator: RunningEmulator) -> None:
     with pytest.raises((requests.ConnectionError, requests.HTTPError)):
         ask(emulator, "PUT", "/enrollments/big", b"x" * (3 << 20)).raise_for_status()
     assert emulator.emulator.running()
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"attestation": NaN}', b"\xff"])
+def test_a_body_that_is_no_json_is_a_400(emulator: RunningEmulator, body: bytes) -> None:
+    answer = ask(emulator, "PUT", "/enrollments/odd", body)
+    assert (answer.status_code, answer.json()["message"]) == (400, "Bad Request.")
+
+
+def test_a_percent_sign_in_a_device_id_is_a_percent_sign(emulator: RunningEmulator, tmp_path: Path) -> None:
+    device = make_device(tmp_path, "percent")
+    enroll(emulator, device, deviceId="dev%41")
+    register(emulator, device)
+    assert ask(emulator, "GET", "/devices/dev%2541").json()["deviceId"] == "dev%41"
+    assert ask(emulator, "GET", "/devices/dev%41").status_code == 404

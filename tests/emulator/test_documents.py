@@ -1,0 +1,23 @@
+"""JSON as clients send it: what is none is a ValueError, however it is broken."""
+
+import pytest
+
+from dpsx_helpers.emulator.documents import deeper_than, load
+
+
+def test_json_is_read() -> None:
+    assert load(b' {"a": [1, 2.5, null, "\xc3\xa4"]} ') == {"a": [1, 2.5, None, "ä"]}
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff", b"NaN", b'{"a": Infinity}', b"[" * 100_000, b'{"a":' * 100_000, b"'x'"]
+)
+def test_what_is_no_json_is_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        load(data)
+
+
+@pytest.mark.parametrize(("value", "depth"), [(1, 0), ({}, 1), ([], 1), ({"a": 1}, 1), ({"a": [{}]}, 3)])
+def test_depth_counts_objects_and_lists(value: object, depth: int) -> None:
+    assert not deeper_than(value, depth)
+    assert depth == 0 or deeper_than(value, depth - 1)
