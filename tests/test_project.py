@@ -88,7 +88,7 @@ def test_binders_python_suits_everything_it_installs() -> None:
     for distribution in distributions():
         name = canonicalize_name(distribution.metadata["Name"])
         if name in locked or name == "dpsx":
-            requires = distribution.metadata["Requires-Python"] or ""
+            requires = distribution.metadata.get("Requires-Python", "")
             assert SpecifierSet(requires).contains(python), f"{name} wants {requires}"
             seen += 1
     assert seen > 30
