@@ -53,6 +53,8 @@ def diagnose(error: BaseException) -> str | None:
     calls.
     """
     chain = _chain(error)
+    if isinstance(error, KeyError) and error.args[:1] and error.args[0] in tutorial.VARIABLES:
+        return _again(f"{error.args[0]} is not set: run the cell that sets the variables")
     text = " | ".join(str(link) for link in chain)
     for symptom, sentence in _SYMPTOMS:
         if symptom(chain, text):

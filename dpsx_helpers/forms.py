@@ -179,7 +179,7 @@ class _FilesForm(_TextForm):
 def _existing_file(text: str) -> str:
     path = Path(text).expanduser().absolute()
     if not text or not path.is_file():
-        raise Stop(f"There is no file {path}: enter the path of an existing file.")
+        raise Stop(f"There is no file {path}: enter the path of an existing file, or make the pair in notebook 02.")
     return str(path)
 
 

@@ -162,7 +162,7 @@ def enrollments(target: Target) -> View:
     try:
         entries = enrolled.list_all(target)
     except NotReadable as where:
-        return ask(f"{where} Is the registration ID {_registration_id()} in the list?")
+        return ask(f"{where} Is {_registration_id()} in the list?")
     headers = ("REGISTRATION ID", "STATUS", "IOT HUB", "SHA-256 THUMBPRINT", "CREATED (UTC)")
     rows = [
         (
@@ -269,4 +269,4 @@ def _registration_id() -> str:
     try:
         return tutorial.registration_id()
     except tutorial.Stop:
-        return "of your device"
+        return "your device"

@@ -187,3 +187,12 @@ def test_the_pass_phrase_is_missing_altogether(enrolled: Target, monkeypatch: py
 
     explained(fail, "pass phrase is empty")
     assert "X509_PASS_PHRASE" not in os.environ
+
+
+@pytest.mark.parametrize("name", tutorial.VARIABLES)
+def test_a_variable_that_is_not_set_is_named(name: str) -> None:
+    assert (
+        diagnosis.diagnose(KeyError(name))
+        == f"{name} is not set: run the cell that sets the variables and run this cell again."
+    )
+    assert diagnosis.diagnose(KeyError("another")) is None
