@@ -91,8 +91,8 @@ def test_help_is_answered_without_loading_what_the_commands_need() -> None:
     ("error", "sentence"),
     [
         (
-            OSError(errno.ENOSPC, "No space left on device", "/work/file"),
-            "No space left on device (/work/file): mend that and start again.",
+            OSError(errno.ENOSPC, "No space left on device", "/somewhere/file"),
+            "No space left on device (/somewhere/file): mend that and start again.",
         ),
         (OSError("odd"), "odd: mend that and start again."),
     ],
