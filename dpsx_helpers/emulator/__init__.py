@@ -6,6 +6,7 @@ same from a terminal. What it answers, and what it does not, is in `scope`.
 
 import base64
 import json
+import math
 import os
 import socket
 import ssl
@@ -14,13 +15,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from dpsx_helpers.emulator import running
+from dpsx_helpers.emulator import dps, running
+from dpsx_helpers.emulator.commands import MAX_MESSAGE
+from dpsx_helpers.emulator.faults import RETRY_AFTER, SECONDS, Fault, unfit
 from dpsx_helpers.emulator.running import Running
-from dpsx_helpers.emulator.store import Store, StoreError, read_messages
+from dpsx_helpers.emulator.store import Store, StoreError, read_messages, read_registrations
 from dpsx_helpers.emulator.tls import Files
 from dpsx_helpers.errors import LearnerError
 
@@ -49,6 +53,7 @@ class Overview:
     host: str
     mqtt_port: int
     https_port: int
+    ws_port: int | None
     service_endpoint: str
     hubs: tuple[str, ...]
     ca_file: Path
@@ -105,6 +110,7 @@ class Emulator:
             host=facts.host,
             mqtt_port=facts.mqtt_port,
             https_port=facts.https_port,
+            ws_port=facts.ws_port,
             service_endpoint=facts.endpoint,
             hubs=tuple(facts.hubs.values()),
             ca_file=files.ca,
@@ -132,8 +138,104 @@ class Emulator:
         """The device-to-cloud messages that the hub has stored, oldest first, also after the process has ended."""
         return messages(self.state_dir, device_id)
 
+    def registrations(self) -> list[dict[str, Any]]:
+        """The registrations as DPS remembers them, each with the `payload` that the device sent."""
+        return registrations(self.state_dir)
+
+    def send(
+        self,
+        device_id: str,
+        body: str | bytes,
+        *,
+        properties: dict[str, str] | None = None,
+        message_id: str | None = None,
+        expires_in: float | None = None,
+    ) -> str:
+        """Queue a cloud-to-device message; its message ID. It is delivered when the device listens.
+
+        `expires_in` is in seconds, one hour when it is not given. Raises EmulatorError when the hub refuses: an
+        unknown device, more than 64 KB, 50 messages waiting already.
+        """
+        try:
+            raw = body.encode() if isinstance(body, str) else body
+        except UnicodeEncodeError:
+            raise EmulatorError(
+                "The message holds half a surrogate pair, which is no text: send text or bytes."
+            ) from None
+        if len(raw) > MAX_MESSAGE:  # the emulator would not even read it
+            raise EmulatorError(
+                f"The cloud-to-device message has {len(raw)} bytes; the limit is {MAX_MESSAGE}: send less."
+            )
+        if isinstance(expires_in, float) and not math.isfinite(expires_in):  # there is no JSON for it
+            raise EmulatorError(f"ExpiresIn is not a number of seconds: {expires_in} is none.")
+        answer = _request(
+            self.state_dir,
+            self._facts,
+            "emulator/send",
+            {
+                "deviceId": device_id,
+                "body": base64.b64encode(raw).decode(),
+                "properties": properties or {},
+                "messageId": message_id,
+                "expiresIn": expires_in,
+            },
+        )
+        return str(answer["messageId"])
+
+    def fault(
+        self,
+        kind: str,
+        device: str | None = None,
+        *,
+        times: int | None = None,
+        retry_after: int = RETRY_AFTER,
+        seconds: float = SECONDS,
+    ) -> None:
+        """Let devices meet a fault: one of `dpsx_helpers.emulator.faults.KINDS`.
+
+        `device` is a registration ID or device ID (None: every one), `times` how often (None: until `clear_faults`),
+        `retry_after` the seconds that 429 and 500 ask to wait, `seconds` how long `slow` takes. Raises EmulatorError.
+        """
+        fault = Fault(kind, device, times, retry_after, seconds)
+        if why := unfit(fault):
+            raise EmulatorError(f"{why[:1].upper()}{why[1:]}.")
+        _request(self.state_dir, self._facts, "emulator/faults", asdict(fault))
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The faults that are on: `kind`, `device`, `left` (how often still), `retry_after`, `seconds`."""
+        return list(_request(self.state_dir, self._facts, "emulator/faults", method="GET"))
+
+    def clear_faults(self) -> None:
+        """Switch all faults off."""
+        _request(self.state_dir, self._facts, "emulator/faults", method="DELETE")
+
+    def ca_certificates(self) -> list[dict[str, Any]]:
+        """The CA certificates of this DPS, as Azure's Resource Manager shows them."""
+        return list(self._dps("GET", "certificates")["value"])
+
+    def add_ca_certificate(self, name: str, pem: str) -> None:
+        """Upload a CA certificate, which does not count before it is verified. Raises EmulatorError."""
+        self._dps("PUT", f"certificates/{quote(name, safe='')}", {"properties": {"certificate": pem}})
+
+    def verification_code(self, name: str) -> str:
+        """A fresh code for the proof of possession: the common name of a certificate to sign with the CA's key."""
+        path = f"certificates/{quote(name, safe='')}/generateVerificationCode"
+        return str(self._dps("POST", path)["properties"]["verificationCode"])
+
+    def verify_ca_certificate(self, name: str, pem: str) -> None:
+        """Prove with that certificate that the CA's key is yours. Raises EmulatorError when it proves nothing."""
+        self._dps("POST", f"certificates/{quote(name, safe='')}/verify", {"certificate": pem})
+
+    def delete_ca_certificate(self, name: str) -> None:
+        """Delete a CA certificate that no enrollment group names. Raises EmulatorError."""
+        self._dps("DELETE", f"certificates/{quote(name, safe='')}")
+
+    def _dps(self, method: str, path: str, document: dict[str, Any] | None = None) -> Any:
+        """A request to the data plane of DPS."""
+        return _request(self.state_dir, self._facts, path, document, method=method)
+
     def reset(self) -> None:
-        """Delete enrollments, registrations, devices and messages; keep ID scope, CA and keys."""
+        """Delete enrollments, registrations, devices, messages and faults; keep ID scope, CA and keys."""
         reset(self.state_dir)
 
     def stop(self) -> None:
@@ -165,6 +267,22 @@ def messages(state_dir: Path, device_id: str | None = None) -> list[dict[str, An
         raise EmulatorError(f"{error}.") from None
 
 
+def registrations(state_dir: Path) -> list[dict[str, Any]]:
+    """The registrations as `registrations --json` prints them: what DPS shows, and the `payload` of the device.
+
+    Raises EmulatorError when there is no readable database.
+    """
+    path = state_dir / "emulator.db"
+    if not path.exists():
+        raise EmulatorError(f"There is no emulator in {state_dir}: name the directory that `run` was given.")
+    facts = running.read(state_dir)
+    hubs = facts.hubs if facts else {}
+    try:
+        return [dps.record(row, hubs) | {"payload": row.payload} for row in read_registrations(path)]
+    except StoreError as error:
+        raise EmulatorError(f"{error}.") from None
+
+
 def _text(body: bytes) -> str:
     try:
         return body.decode()
@@ -176,7 +294,7 @@ def reset(state_dir: Path) -> None:
     """Reset the emulator of a state directory, whether it runs or not. Raises EmulatorError."""
     facts = running.read(state_dir)
     if facts is not None:
-        _request(state_dir, facts, "reset")
+        _request(state_dir, facts, "emulator/reset")
         return
     path = state_dir / "emulator.db"
     if path.exists():
@@ -193,7 +311,7 @@ def stop(state_dir: Path) -> None:
     facts = running.read(state_dir)
     if facts is None:
         return
-    _request(state_dir, facts, "stop")
+    _request(state_dir, facts, "emulator/stop")
     deadline = time.monotonic() + STOP_WITHIN
     while running.is_held(state_dir):
         if time.monotonic() > deadline:
@@ -204,26 +322,44 @@ def stop(state_dir: Path) -> None:
         child.wait(STOP_WITHIN)
 
 
-def _request(state_dir: Path, facts: Running, action: str) -> None:
-    """One of the emulator's own requests, over HTTPS with its CA checked, past any proxy."""
+def _request(
+    state_dir: Path,
+    facts: Running,
+    path: str,
+    document: dict[str, Any] | None = None,
+    *,
+    method: str = "POST",
+) -> Any:
+    """The answer to a request in the owner's name, over HTTPS with the emulator's CA checked, past any proxy."""
     request = urllib.request.Request(
-        f"https://{facts.endpoint}/emulator/{action}",
-        data=b"",
-        headers={"Authorization": f"Bearer {facts.token}"},
-        method="POST",
+        f"https://{facts.endpoint}/{path}",
+        data=json.dumps(document).encode() if method in ("POST", "PUT") else None,
+        headers={"Authorization": f"Bearer {facts.token}", "If-Match": "*"},
+        method=method,
     )
     context = ssl.create_default_context(cafile=str(Files(state_dir).ca))
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
         with opener.open(request, timeout=_REQUEST_WITHIN) as response:
-            json.load(response)
+            return json.load(response) if response.status != 204 else None
+    except urllib.error.HTTPError as error:
+        raise EmulatorError(_refusal(error)) from None
     except (OSError, ValueError) as error:
-        if action == "stop" and not running.is_held(state_dir):
-            return
+        if path == "emulator/stop" and not running.is_held(state_dir):
+            return None
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise EmulatorError(
             f"The emulator (process {facts.pid}) does not answer at {facts.endpoint} ({reason}): end that process."
         ) from None
+
+
+def _refusal(error: urllib.error.HTTPError) -> str:
+    """The one sentence in the emulator's answer."""
+    with error:
+        try:
+            return str(json.load(error)["message"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return f"The emulator refused the request with HTTP {error.code}: its log says why."
 
 
 def _spawn(state_dir: Path, host: str | None, idle_hours: float) -> Running:

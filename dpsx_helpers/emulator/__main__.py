@@ -1,4 +1,5 @@
-"""`python -m dpsx_helpers.emulator run | env | status | stop | reset | messages`."""
+"""`python -m dpsx_helpers.emulator run | env | status | stop | reset | messages | registrations | send | fault |
+certificate`."""
 
 import argparse
 import json
@@ -9,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dpsx_helpers import emulator
-from dpsx_helpers.emulator import dps, refusals, running, server, tls
+from dpsx_helpers.emulator import dps, faults, refusals, running, server, tls
+from dpsx_helpers.emulator.faults import KINDS
 from dpsx_helpers.errors import LearnerError
 
 NOT_RUNNING = 3
+NO_PORT = -1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,9 +61,13 @@ def _run(options: argparse.Namespace) -> int:
             mqtt_port=options.mqtt_port,
             https_port=options.https_port,
             id_scope=options.id_scope,
+            ws_port=options.ws_port,
+            websocket=options.ws_port != NO_PORT,
             hubs=options.hubs,
             progress=options.assign,
             not_enrolled=options.not_enrolled,
+            rate_limit=options.rate_limit,
+            log_bodies=options.log_bodies,
             idle_hours=options.idle_hours,
             allow_network=options.allow_network,
             started_by=options.started_by,
@@ -97,7 +104,7 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         known = {} if facts is None else {
             "idScope": facts.id_scope, "host": facts.host, "mqttPort": facts.mqtt_port, "httpsPort": facts.https_port,
-            "hubs": list(facts.hubs.values()), "pid": facts.pid, "startedBy": facts.started_by,
+            "wsPort": facts.ws_port, "hubs": list(facts.hubs.values()), "pid": facts.pid, "startedBy": facts.started_by,
         }  # fmt: skip
         print(json.dumps({"running": facts is not None, "stateDir": str(options.state_dir), **known}, indent=1))
         return 0 if facts else NOT_RUNNING
@@ -136,12 +143,76 @@ def _messages(options: argparse.Namespace) -> int:
     return 0
 
 
-def _not_yet(what: str) -> Callable[[argparse.Namespace], int]:
-    def refuse(_: argparse.Namespace) -> int:
-        print(f"{what} is not emulated in this version: see docs/scope.md.", file=sys.stderr)
-        return 2
+def _registrations(options: argparse.Namespace) -> int:
+    for registration in emulator.registrations(options.state_dir):
+        if options.json:
+            print(json.dumps(registration))
+        else:
+            where = registration.get("assignedHub") or registration.get("errorMessage") or "-"
+            print(registration["registrationId"], registration["status"], where)
+    return 0
 
-    return refuse
+
+def _send(options: argparse.Namespace) -> int:
+    running_one = emulator.Emulator.attach(options.state_dir)
+    sent = running_one.send(
+        options.device,
+        options.text,
+        properties=dict(options.property),
+        message_id=options.message_id,
+        expires_in=options.expires_in,
+    )
+    print(f"Queued for {options.device} as message {sent}.")
+    return 0
+
+
+def _certificate(options: argparse.Namespace) -> int:
+    running_one = emulator.Emulator.attach(options.state_dir)
+    match options.action, options.name, options.file:
+        case "list", None, None:
+            for certificate in running_one.ca_certificates():
+                print(json.dumps(certificate))
+        case "add", str(name), Path() as file:
+            running_one.add_ca_certificate(name, _text_of(file))
+        case "code", str(name), None:
+            print(running_one.verification_code(name))
+        case "verify", str(name), Path() as file:
+            running_one.verify_ca_certificate(name, _text_of(file))
+        case "delete", str(name), None:
+            running_one.delete_ca_certificate(name)
+        case _:
+            print("Give: list | add NAME FILE | code NAME | verify NAME FILE | delete NAME.", file=sys.stderr)
+            return 2
+    return 0
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii")
+    except UnicodeDecodeError:
+        raise LearnerError(f"{file} is not PEM text: give the certificate as PEM.") from None
+
+
+def _fault(options: argparse.Namespace) -> int:
+    alone = options.fault is None and (options.device is not None or options.times is not None)
+    if alone or (options.clear and (options.fault or options.device is not None or options.times is not None)):
+        print("Give FAULT with its options, or --clear alone, or nothing to list those that are on.", file=sys.stderr)
+        return 2
+    running_one = emulator.Emulator.attach(options.state_dir)
+    if options.clear:
+        running_one.clear_faults()
+    elif options.fault is None:
+        for fault in running_one.faults():
+            print(json.dumps(fault))
+    else:
+        running_one.fault(
+            options.fault,
+            options.device,
+            times=options.times,
+            retry_after=options.retry_after,
+            seconds=options.seconds,
+        )
+    return 0
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
@@ -160,16 +231,41 @@ def _parser() -> argparse.ArgumentParser:
     status = add("status", _status, f"exit 0 when it runs, {NOT_RUNNING} when not")
     status.add_argument("--json", action="store_true", help="as one JSON object")
     add("stop", _stop, "end it and wait until its ports are free")
-    add("reset", _reset, "delete enrollments, registrations, devices and messages")
+    add("reset", _reset, "delete enrollments, registrations, devices, messages and faults")
     messages = add("messages", _messages, "show what devices have sent")
     messages.add_argument("device", nargs="?", metavar="DEVICE", help="only of this device")
     messages.add_argument("--json", action="store_true", help="one JSON object a line")
-    send = add("send", _not_yet("Sending cloud-to-device messages"), "send to a device (not emulated yet)")
+    registrations = add("registrations", _registrations, "show what devices have registered, with their payloads")
+    registrations.add_argument("--json", action="store_true", help="one JSON object a line")
+    send = add("send", _send, "send a cloud-to-device message")
     send.add_argument("device", metavar="DEVICE")
     send.add_argument("text", metavar="TEXT")
-    fault = add("fault", _not_yet("Switching on faults"), "make devices meet a fault (not emulated yet)")
-    fault.add_argument("fault", nargs="*")
+    send.add_argument("--property", type=_pair, action="append", default=[], metavar="NAME=VALUE",
+                      help="an application property (may be repeated)")  # fmt: skip
+    send.add_argument("--message-id", metavar="ID", help="its message ID (a new one)")
+    send.add_argument("--expires-in", type=_seconds, metavar="S", help="seconds until it expires undelivered (3600)")
+    certificate = add("certificate", _certificate, "CA certificates of DPS for enrollment groups, as in the portal")
+    certificate.add_argument("action", choices=("list", "add", "code", "verify", "delete"), metavar="ACTION",
+                             help="list; add NAME FILE; code NAME prints a verification code; verify NAME FILE proves "
+                             "with a certificate of that common name that the key is yours; delete NAME")  # fmt: skip
+    certificate.add_argument("name", nargs="?", metavar="NAME")
+    certificate.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a certificate in PEM")
+    _fault_arguments(add("fault", _fault, "let devices meet a fault; without a name: list those that are on"))
     return parser
+
+
+def _fault_arguments(fault: argparse.ArgumentParser) -> None:
+    kinds = "\n".join(f"  {kind.name:<25}{kind.what}" for kind in KINDS.values())
+    fault.formatter_class = argparse.RawDescriptionHelpFormatter
+    fault.epilog = f"faults:\n{kinds}"
+    fault.add_argument("fault", nargs="?", choices=tuple(KINDS), metavar="FAULT", help="one of those below")
+    fault.add_argument("--device", type=_id, metavar="ID", help="only for this registration or device ID (every one)")
+    fault.add_argument("--times", type=_count, metavar="N", help="only the next N times (until it is cleared)")
+    fault.add_argument("--retry-after", type=_count, default=faults.RETRY_AFTER, metavar="S",
+                       help=f"seconds that 429 and 500 ask to wait ({faults.RETRY_AFTER})")  # fmt: skip
+    fault.add_argument("--seconds", type=_seconds, default=faults.SECONDS, metavar="S",
+                       help=f"seconds that slow takes ({faults.SECONDS:g})")  # fmt: skip
+    fault.add_argument("--clear", action="store_true", help="switch all faults off")
 
 
 class _Commands:
@@ -192,22 +288,21 @@ def _run_arguments(run: argparse.ArgumentParser) -> None:
     run.add_argument("--next-free-host", action="store_true", help="on Linux: the next free 127.x.y.z if it is taken")
     run.add_argument("--mqtt-port", type=_port, default=8883, metavar="PORT", help="MQTT over TLS (8883; 0 = any)")
     run.add_argument("--https-port", type=_port, metavar="PORT", help="data planes (8443, or any if taken; 0 = any)")
-    run.add_argument("--ws-port", type=_no_websocket, metavar="PORT", help="MQTT over WebSocket: none in this version")
+    run.add_argument("--ws-port", type=_ws_port, metavar="PORT",
+                     help="MQTT over WebSocket (443 where it can be bound; 0 = any; none)")  # fmt: skip
     run.add_argument("--id-scope", type=_id_scope, metavar="0neXXXXXXXX", help="ID scope of a new state directory")
-    run.add_argument("--hubs", type=_hubs, default=1, metavar="0|1", help="linked hubs (1); 2 is not emulated yet")
+    run.add_argument(
+        "--hubs", type=_hubs, default=1, metavar="0|1|2", help="linked hubs: none, the address, and localhost (1)"
+    )
     run.add_argument("--assign", type=_progress, default=dps.Progress(), metavar="HOW",
                      help="immediately, polls=N or seconds=S (immediately)")  # fmt: skip
     run.add_argument("--not-enrolled", type=_not_enrolled, default=refusals.NOT_ENROLLED, metavar="401002|404201",
                      help="answer to a registration ID that was never enrolled (401002)")  # fmt: skip
-    run.add_argument("--rate-limit", action=_NotYet, nargs=0, help="not emulated yet")
+    run.add_argument("--rate-limit", action="store_true", help="keep to the limits of DPS: 429 beyond them")
+    run.add_argument("--log-bodies", action="store_true", help="write payloads into the log, too")
     run.add_argument("--idle-hours", type=_hours, default=0.0, metavar="H", help="end after H idle hours (0 = never)")
     run.add_argument("--allow-network", action="store_true", help="listen on an address that others can reach")
     run.add_argument("--started-by", choices=("run", "notebook"), default="run", help=argparse.SUPPRESS)
-
-
-class _NotYet(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.error(f"{self.option_strings[0]} is not emulated in this version: see docs/scope.md")
 
 
 def _directory(text: str) -> Path:
@@ -222,9 +317,37 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _no_websocket(text: str) -> None:
-    if text != "none":
-        raise argparse.ArgumentTypeError("MQTT over WebSocket is not emulated in this version: give none")
+def _ws_port(text: str) -> int:
+    return NO_PORT if text == "none" else _port(text)
+
+
+def _id(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the ID is blank")
+    return text
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no property: give NAME=VALUE")
+    return name, value
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 172_800:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds: give more than 0, at most 172800")
+    return seconds
 
 
 def _id_scope(text: str) -> str:
@@ -234,10 +357,8 @@ def _id_scope(text: str) -> str:
 
 
 def _hubs(text: str) -> int:
-    if text == "2":
-        raise argparse.ArgumentTypeError("two linked hubs are not emulated in this version: see docs/scope.md")
-    if text not in ("0", "1"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of hubs: give 0 or 1")
+    if text not in ("0", "1", "2"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of hubs: give 0, 1 or 2")
     return int(text)
 
 

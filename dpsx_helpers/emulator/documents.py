@@ -1,19 +1,35 @@
 """JSON as clients send it, bad JSON included. No I/O."""
 
 import json
+from math import isinf
 from typing import Any, NoReturn
+
+_DEEPEST = 100  # levels of what is to be read, stored and written again
 
 
 def load(data: bytes) -> Any:
-    """The document in `data`. Raises ValueError for what is no JSON, NaN and nesting beyond all measure included."""
+    """The document in `data`. Raises ValueError for what is no JSON, NaN and nesting beyond all measure included.
+
+    So are numbers that no double can hold: they would leave as `Infinity`.
+    """
     try:
-        return json.loads(data, parse_constant=_refuse)
+        document = json.loads(data, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if deeper_than(document, _DEEPEST):
+        raise ValueError("nested too deeply")
+    return document
 
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise ValueError(f"{text[:40]} is beyond all numbers")
+    return number
 
 
 def deeper_than(value: Any, levels: int) -> bool:

@@ -1,24 +1,21 @@
-"""The enrollment document of the DPS data plane: read what a client sends, write what DPS shows. No I/O.
+"""The document of an individual enrollment: read what a client sends, write what DPS shows. No I/O.
 
 Names and shapes: https://learn.microsoft.com/rest/api/iot-dps/service/individual-enrollment/create-or-update
-(api-version 2021-10-01).
+(api-version 2021-10-01). What an enrollment group has in common with it is public here; the rest is in `group`.
 """
 
-import re
 from base64 import b64decode
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from dpsx_helpers.certificates import CertificateError, describe
-from dpsx_helpers.emulator import documents, refusals
-from dpsx_helpers.emulator.dps import REGISTRATION_ID, Enrollment, Registration, state
-from dpsx_helpers.emulator.refusals import Refused
+from dpsx_helpers.emulator import refusals, twin
+from dpsx_helpers.emulator.dps import REGISTRATION_ID, state
+from dpsx_helpers.emulator.identity import DEVICE_ID
+from dpsx_helpers.emulator.records import Enrollment, Group, Registration
+from dpsx_helpers.emulator.refusals import Refusal, Refused
 from dpsx_helpers.emulator.stamps import Stamp
-
-# https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-identity-registry#device-identity-properties
-_DEVICE_ID = re.compile(r"[A-Za-z0-9\-:.+%_#*?!(),=@;$']{1,128}")
-
-_TWIN_LEVELS = 10
 
 # Documented fields that are kept and shown again, and the value that the service fills in.
 _SETTINGS: dict[str, Any] = {
@@ -27,11 +24,11 @@ _SETTINGS: dict[str, Any] = {
     "reprovisionPolicy": {"updateHubAssignment": True, "migrateDeviceData": True},
     "allocationPolicy": "hashed",
 }
-_READ_ONLY = {"etag", "registrationState", "createdDateTimeUtc", "lastUpdatedDateTimeUtc"}
-_KNOWN = {
-    "registrationId", "deviceId", "attestation", "iotHubHostName", "iotHubs", "initialTwin", "provisioningStatus",
-    "customAllocationDefinition", *_SETTINGS, *_READ_ONLY,
+_SHARED = {
+    "attestation", "iotHubHostName", "iotHubs", "initialTwin", "provisioningStatus", "customAllocationDefinition",
+    "etag", "createdDateTimeUtc", "lastUpdatedDateTimeUtc", *_SETTINGS,
 }  # fmt: skip
+_SLOTS = ("primary", "secondary")
 
 
 def parse(
@@ -42,27 +39,15 @@ def parse(
     A certificate of which only `info` comes back is kept from `existing`, so that read, change, write works.
     Raises Refused naming the field that is wrong, or the feature that is not emulated.
     """
-    if not isinstance(document, dict):
-        raise _bad("the body is not a JSON object")
-    document = {name: value for name, value in document.items() if value is not None}
-    _check_names(registration_id, document)
-    attestation = _object(document, "attestation")
-    primary, secondary = _certificates(attestation, existing)
-    settings = {
-        name: document.get(name, default)
-        for name, default in _SETTINGS.items()
-        if name in document or default is not None
-    }
-    _check_settings(settings)
+    fields = read_fields(document, {"registrationId", "deviceId", "registrationState"})
+    check_id(fields, "registrationId", registration_id)
+    primary, secondary = _certificates(fields, existing)
     return Enrollment(
         registration_id=existing.registration_id if existing else registration_id,
         primary=primary,
         secondary=secondary,
-        device_id=_device_id(document),
-        enabled=_enabled(document),
-        hub=_hub(document, hubs),
-        initial_twin=_initial_twin(document),
-        settings=settings,
+        device_id=_device_id(fields),
+        **read_terms(fields, hubs),
         etag=f'"{stamp.version}"',
         created=existing.created if existing else stamp.text,
         updated=stamp.text,
@@ -71,117 +56,200 @@ def parse(
 
 def render(enrollment: Enrollment, registration: Registration | None, hubs: Mapping[str, str]) -> dict[str, Any]:
     """The enrollment as DPS shows it: of each certificate the facts, not the certificate."""
-    certificates = {"primary": {"info": _info(enrollment.primary)}}
-    if enrollment.secondary:
-        certificates["secondary"] = {"info": _info(enrollment.secondary)}
-    document: dict[str, Any] = {
+    document = {
         "registrationId": enrollment.registration_id,
-        "attestation": {"type": "x509", "x509": {"clientCertificates": certificates}},
+        "attestation": mechanism(enrollment),
+        **shown_terms(enrollment, hubs),
+    }
+    if enrollment.device_id:
+        document["deviceId"] = enrollment.device_id
+    if registration:
+        document["registrationState"] = state(registration, hubs)
+    return document
+
+
+def mechanism(enrollment: Enrollment) -> dict[str, Any]:
+    """`attestation`, also the answer to a request for the attestation mechanism alone."""
+    slots = shown_slots(enrollment.primary, enrollment.secondary)
+    return {"type": "x509", "x509": {"clientCertificates": slots}}
+
+
+def read_fields(document: Any, own: set[str]) -> dict[str, Any]:
+    """The fields that have a value. `own` are those that only this kind of enrollment has."""
+    if not isinstance(document, dict):
+        raise bad("the body is not a JSON object")
+    fields = {name: value for name, value in document.items() if value is not None}
+    unknown = sorted(set(fields) - _SHARED - own)
+    if unknown:
+        raise bad(f"an enrollment of this kind has no field {unknown[0]}")
+    return fields
+
+
+def read_terms(fields: dict[str, Any], hubs: Mapping[str, str]) -> dict[str, Any]:
+    """What both kinds say of their devices: `enabled`, `hubs`, `initial_twin` and `settings` of the records."""
+    settings = {
+        name: fields.get(name, default) for name, default in _SETTINGS.items() if name in fields or default is not None
+    }
+    _check_settings(settings)
+    return {
+        "enabled": _enabled(fields),
+        "hubs": _hubs(fields, hubs),
+        "initial_twin": _initial_twin(fields),
+        "settings": settings,
+    }
+
+
+def shown_terms(enrollment: Enrollment | Group, hubs: Mapping[str, str]) -> dict[str, Any]:
+    """The reverse of `read_terms`, with etag and dates."""
+    document: dict[str, Any] = {
         **enrollment.settings,
         "provisioningStatus": "enabled" if enrollment.enabled else "disabled",
         "etag": enrollment.etag,
         "createdDateTimeUtc": enrollment.created,
         "lastUpdatedDateTimeUtc": enrollment.updated,
     }
-    if enrollment.device_id:
-        document["deviceId"] = enrollment.device_id
-    if enrollment.hub and enrollment.hub in hubs:
-        document["iotHubHostName"] = hubs[enrollment.hub]
+    linked = [hubs[hub] for hub in enrollment.hubs if hub in hubs]
+    if linked:
+        document |= {"iotHubHostName": linked[0]} if len(linked) == 1 else {"iotHubs": linked}
     if enrollment.initial_twin:
         document["initialTwin"] = enrollment.initial_twin
-    if registration:
-        document["registrationState"] = state(registration, hubs)
     return document
 
 
-def check_etag(enrollment: Enrollment | None, if_match: str | None, registration_id: str, *, deleting: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How requests about one kind of enrollment are refused."""
+
+    missing: Refusal
+    exists: Refusal
+    changed: Refusal
+
+
+INDIVIDUAL = Rows(refusals.ENROLLMENT_NOT_FOUND, refusals.ENROLLMENT_EXISTS, refusals.ENROLLMENT_CHANGED)
+GROUP = Rows(refusals.GROUP_NOT_FOUND, refusals.GROUP_EXISTS, refusals.GROUP_CHANGED)
+
+
+def named(name: str) -> dict[str, Any]:
+    """The fact that the rows of either kind speak of."""
+    return {"registration_id": name, "group_id": name}
+
+
+def check_etag(
+    enrollment: Enrollment | Group | None, if_match: str | None, name: str, rows: Rows = INDIVIDUAL, *, deleting: bool
+) -> None:
     """`If-Match` as DPS reads it: needed to replace what exists, optional to delete it, `*` matches anything."""
     if enrollment is None:
         if deleting or (if_match and if_match.strip() not in ("*", '"*"')):
-            raise Refused(refusals.ENROLLMENT_NOT_FOUND, registration_id=registration_id)
+            raise Refused(rows.missing, **named(name))
         return
     if if_match is None:
         if not deleting:
-            raise Refused(refusals.ENROLLMENT_EXISTS, registration_id=registration_id)
+            raise Refused(rows.exists, **named(name))
         return
-    if if_match.strip().strip('"') not in ("*", enrollment.etag.strip('"')):
-        raise Refused(refusals.ENROLLMENT_CHANGED, registration_id=registration_id)
+    if not matches(if_match, enrollment.etag):
+        raise Refused(rows.changed, **named(name))
 
 
-def _bad(why: str) -> Refused:
+def matches(if_match: str, etag: str) -> bool:
+    """Whether an `If-Match`, quoted or not, means this etag."""
+    return if_match.strip().strip('"') in ("*", etag.strip('"'))
+
+
+def bad(why: str) -> Refused:
     return Refused(refusals.DPS_BAD_REQUEST, why=why)
 
 
-def _not_emulated(feature: str) -> Refused:
+def not_emulated(feature: str) -> Refused:
     return Refused(refusals.DPS_NOT_EMULATED, feature=feature)
 
 
-def _object(document: dict[str, Any], name: str) -> dict[str, Any]:
+def read_object(document: dict[str, Any], name: str) -> dict[str, Any]:
     value = document.get(name)
     if not isinstance(value, dict):
-        raise _bad(f"{name} is missing or is not an object")
+        raise bad(f"{name} is missing or is not an object")
     return {key: item for key, item in value.items() if item is not None}
 
 
-def _check_names(registration_id: str, document: dict[str, Any]) -> None:
-    unknown = sorted(set(document) - _KNOWN)
-    if unknown:
-        raise _bad(f"the enrollment has no field {unknown[0]}")
-    if not REGISTRATION_ID.fullmatch(registration_id):
-        raise _bad("the registration ID in the path is none")
-    named = document.get("registrationId", registration_id)
-    if not isinstance(named, str) or named.lower() != registration_id.lower():
-        raise _bad("registrationId differs from the registration ID in the path")
+def check_id(fields: dict[str, Any], field: str, identifier: str) -> None:
+    """The ID in the path must be one, and the document must not name another."""
+    if not REGISTRATION_ID.fullmatch(identifier):
+        raise bad(f"the {'registration' if field == 'registrationId' else 'enrollment group'} ID in the path is none")
+    named = fields.get(field, identifier)
+    if not isinstance(named, str) or named.lower() != identifier.lower():
+        raise bad(f"{field} differs from the {'registration' if field == 'registrationId' else 'group'} ID in the path")
 
 
-def _certificates(attestation: dict[str, Any], existing: Enrollment | None) -> tuple[bytes, bytes | None]:
+def read_mechanism(fields: dict[str, Any]) -> dict[str, Any]:
+    """`attestation.x509`; the other types are not emulated."""
+    attestation = read_object(fields, "attestation")
     kind = attestation.get("type")
     if kind in ("tpm", "symmetricKey"):
-        raise _not_emulated(f"attestation of type {kind}")
+        raise not_emulated(f"attestation of type {kind}")
     if kind != "x509":
-        raise _bad("attestation.type is not x509")
-    mechanism = _object(attestation, "x509")
+        raise bad("attestation.type is not x509")
+    return read_object(attestation, "x509")
+
+
+def _certificates(fields: dict[str, Any], existing: Enrollment | None) -> tuple[bytes, bytes | None]:
+    mechanism = read_mechanism(fields)
     for name in ("signingCertificates", "caReferences"):
         if name in mechanism:
-            raise _not_emulated(f"x509.{name} (certificates of an issuer)")
-    slots = _object(mechanism, "clientCertificates")
-    primary = _certificate(slots, "primary", existing.primary if existing else None)
+            raise bad(f"x509.{name} belong to an enrollment group, not to an individual enrollment")
+    known = (existing.primary, existing.secondary) if existing else (None, None)
+    primary, secondary = read_slots(mechanism, "clientCertificates", known)
     if primary is None:
-        raise _bad("attestation.x509.clientCertificates.primary has no certificate")
-    return primary, _certificate(slots, "secondary", existing.secondary if existing else None)
+        raise bad("attestation.x509.clientCertificates.primary has no certificate")
+    return primary, secondary
+
+
+def read_slots(
+    mechanism: dict[str, Any], name: str, known: tuple[bytes | None, bytes | None]
+) -> tuple[bytes | None, bytes | None]:
+    """The primary and secondary certificate, as DER. `known` are those that are there already."""
+    slots = read_object(mechanism, name)
+    primary, secondary = (_certificate(slots, *pair) for pair in zip(_SLOTS, known, strict=True))
+    return primary, secondary
+
+
+def shown_slots(primary: bytes | None, secondary: bytes | None) -> dict[str, Any]:
+    """Facts of the certificates; an empty secondary slot reads back as null."""
+    return {
+        slot: None if der is None else {"info": shown_certificate(der)}
+        for slot, der in zip(_SLOTS, (primary, secondary), strict=True)
+    }
 
 
 def _certificate(slots: dict[str, Any], slot: str, known: bytes | None) -> bytes | None:
     if slot not in slots:
         return None
-    holder = _object(slots, slot)
+    holder = read_object(slots, slot)
     if "certificate" in holder:
-        return _der(holder["certificate"], slot)
-    thumbprint = _object(holder, "info").get("sha256Thumbprint") if "info" in holder else None
+        return read_certificate(holder["certificate"], slot)
+    thumbprint = read_object(holder, "info").get("sha256Thumbprint") if "info" in holder else None
     if known is not None and thumbprint == describe(known).thumbprint_sha256:
         return known
     if thumbprint:
-        raise _bad(f"{slot}.info names a certificate that this enrollment does not hold; send the certificate itself")
+        raise bad(f"{slot}.info names a certificate that this enrollment does not hold; send the certificate itself")
     return None
 
 
-def _der(text: Any, slot: str) -> bytes:
+def read_certificate(text: Any, slot: str) -> bytes:
     """PEM text, or base64 of PEM or of DER, as the clients of Microsoft send it."""
     if not isinstance(text, str):
-        raise _bad(f"{slot}.certificate is not a string")
+        raise bad(f"{slot}.certificate is not a string")
     try:
         raw = text.encode("ascii") if "-----BEGIN" in text else b64decode("".join(text.split()), validate=True)
         return describe(raw).der
     except (CertificateError, ValueError):
-        raise _bad(f"{slot}.certificate is no X.509 certificate in PEM or base64") from None
+        raise bad(f"{slot}.certificate is no X.509 certificate in PEM or base64") from None
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
     policy = settings["allocationPolicy"]
     if policy == "custom":
-        raise _not_emulated("allocationPolicy custom")
+        raise not_emulated("allocationPolicy custom")
     if policy not in ("hashed", "geoLatency", "static"):
-        raise _bad("allocationPolicy is none of hashed, geoLatency, static, custom")
+        raise bad("allocationPolicy is none of hashed, geoLatency, static, custom")
     for name, flags in (
         ("capabilities", {"iotEdge"}),
         ("reprovisionPolicy", {"updateHubAssignment", "migrateDeviceData"}),
@@ -192,62 +260,60 @@ def _check_settings(settings: dict[str, Any]) -> None:
             or not set(value) <= flags
             or not all(isinstance(v, bool) for v in value.values())
         ):
-            raise _bad(f"{name} takes {', '.join(sorted(flags))}, each true or false")
+            raise bad(f"{name} takes {', '.join(sorted(flags))}, each true or false")
 
 
 def _device_id(document: dict[str, Any]) -> str | None:
     value = document.get("deviceId")
     if value in (None, ""):
         return None
-    if not isinstance(value, str) or not _DEVICE_ID.fullmatch(value):
-        raise _bad("deviceId is not 1 to 128 of the characters that a device ID may have")
+    if not isinstance(value, str) or not DEVICE_ID.fullmatch(value):
+        raise bad("deviceId is not 1 to 128 of the characters that a device ID may have")
     return value
 
 
 def _enabled(document: dict[str, Any]) -> bool:
     value = document.get("provisioningStatus", "enabled")
     if value not in ("enabled", "disabled"):
-        raise _bad("provisioningStatus is neither enabled nor disabled")
+        raise bad("provisioningStatus is neither enabled nor disabled")
     return bool(value == "enabled")
 
 
-def _hub(document: dict[str, Any], hubs: Mapping[str, str]) -> str | None:
-    """The linked hub that the enrollment asks for by address, as an identity that outlives the address."""
+def _hubs(document: dict[str, Any], hubs: Mapping[str, str]) -> tuple[str, ...]:
+    """The linked hubs that the enrollment asks for by address, as identities that outlive the addresses."""
     if "customAllocationDefinition" in document:
-        raise _not_emulated("customAllocationDefinition")
+        raise not_emulated("customAllocationDefinition")
     one = document.get("iotHubHostName")
     asked = [one] if one else document.get("iotHubs", [])
     if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked):
-        raise _bad("iotHubs is not a list of host names")
-    if not asked:
-        return None
+        raise bad("iotHubs is not a list of host names")
     linked = {address.lower(): hub for hub, address in hubs.items()}
     unknown = [name for name in asked if name.lower() not in linked]
     if unknown:
-        raise _bad(f"hub {unknown[0]} is not linked to this DPS; linked: {', '.join(hubs.values()) or 'none'}")
-    return linked[asked[0].lower()]
+        raise bad(f"hub {unknown[0]} is not linked to this DPS; linked: {', '.join(hubs.values()) or 'none'}")
+    return tuple(dict.fromkeys(linked[name.lower()] for name in asked))
 
 
 def _initial_twin(document: dict[str, Any]) -> dict[str, Any]:
-    """`{"tags": {…}, "properties": {"desired": {…}}}`, every part optional, each section at most 10 levels deep:
-    https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-device-twins#tags-and-properties-format
-    """
-    twin: dict[str, Any] = document.get("initialTwin", {})
-    sections = _sections(twin, {"tags", "properties"})
+    """`{"tags": {…}, "properties": {"desired": {…}}}`, every part optional, each section as a twin takes it."""
+    initial: dict[str, Any] = document.get("initialTwin", {})
+    sections = _sections(initial, {"tags", "properties"})
     desired = _sections(sections.get("properties", {}), {"desired"}).get("desired", {})
-    if any(documents.deeper_than(section, _TWIN_LEVELS) for section in (sections.get("tags", {}), desired)):
-        raise _bad(f"initialTwin is nested more than {_TWIN_LEVELS} levels deep")
-    return twin
+    for name, section in (("tags", sections.get("tags", {})), ("properties.desired", desired)):
+        why = twin.unfit(name, section)
+        if why:
+            raise bad(f"initialTwin: {why}")
+    return initial
 
 
 def _sections(value: Any, allowed: set[str]) -> dict[str, Any]:
     """An object that has only these members, each an object itself."""
     if not isinstance(value, dict) or set(value) - allowed or not all(isinstance(v, dict) for v in value.values()):
-        raise _bad('initialTwin is not {"tags": {…}, "properties": {"desired": {…}}}')
+        raise bad('initialTwin is not {"tags": {…}, "properties": {"desired": {…}}}')
     return value
 
 
-def _info(der: bytes) -> dict[str, Any]:
+def shown_certificate(der: bytes) -> dict[str, Any]:
     """X509CertificateInfo of the REST API."""
     facts = describe(der)
     return {

@@ -1,4 +1,4 @@
-"""The MQTT port: one `DeviceProtocol` for each TCP connection, and the `Listener` that commits for all of them.
+"""The MQTT ports: one `DeviceProtocol` for each TCP connection, and the `Listener` that commits for all of them.
 
 What devices send in one turn of the event loop is stored in one commit; the answers go out after it.
 """
@@ -14,8 +14,10 @@ from OpenSSL import SSL
 
 from dpsx_helpers.emulator import refusals
 from dpsx_helpers.emulator.refusals import Refused
-from dpsx_helpers.emulator.sessions import Conversation, Services
+from dpsx_helpers.emulator.services import Services
+from dpsx_helpers.emulator.sessions import Conversation
 from dpsx_helpers.emulator.tls import Channel
+from dpsx_helpers.emulator.websocket import WebSocket
 
 LOG = logging.getLogger("dpsx_helpers.emulator.tls")
 CONNECT_WITHIN = 60.0  # seconds for handshake and CONNECT
@@ -35,12 +37,17 @@ class Listener:
         self.open: set[DeviceProtocol] = set()
         self._empty = asyncio.Event()
         self._changed: dict[DeviceProtocol, None] = {}
+        self._scheduled = False
 
     def changed(self, connection: "DeviceProtocol") -> None:
         """Have what the connection wants to say sent after the commit at the end of this turn."""
-        if not self._changed:
-            asyncio.get_running_loop().call_soon(self._flush)
         self._changed[connection] = None
+        self.commit_soon()
+
+    def commit_soon(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def forget(self, connection: "DeviceProtocol") -> None:
         self.open.discard(connection)
@@ -49,6 +56,7 @@ class Listener:
 
     def _flush(self) -> None:
         changed, self._changed = self._changed, {}
+        self._scheduled = False
         try:
             self.services.store.commit()
         except sqlite3.Error as error:
@@ -64,6 +72,7 @@ class Listener:
 
         Anything ruder can leave a client hanging that is just sending.
         """
+        self.services.stopping = True
         self._flush()
         for connection in list(self.open):
             connection.finish()
@@ -73,14 +82,15 @@ class Listener:
 
 
 class DeviceProtocol(asyncio.Protocol):
-    """TLS and time-outs around one conversation."""
+    """TLS, perhaps a WebSocket, and time-outs around one conversation."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, websocket: WebSocket | None = None) -> None:
         self._listener = listener
         self._label = next(listener.labels)
         self._channel = Channel(listener.context)
+        self._websocket = websocket
         self._conversation = Conversation(
-            listener.services, self._label, lambda: self._channel.peer_certificate, lambda: listener.changed(self)
+            listener.services, self._label, lambda: self._channel.peer_certificates, lambda: listener.changed(self)
         )
         self._finished = False
         self._half_closed = False
@@ -109,6 +119,8 @@ class DeviceProtocol(asyncio.Protocol):
         self._send_out()
         if self._channel.handshaken and not handshaken:
             self._listener.active()
+        if plaintext and self._websocket:
+            plaintext = self._unwrapped(self._websocket, plaintext)
         if plaintext:
             connected = self._conversation.connected
             if not self._taken(plaintext):
@@ -116,8 +128,24 @@ class DeviceProtocol(asyncio.Protocol):
             if self._conversation.connected and not connected:  # from now on its keep-alive counts
                 self._timer.cancel()
                 self._check_silence()
-        if self._channel.closed:
+        if self._channel.closed or (self._websocket and self._websocket.closed):
             self._conversation.close()
+
+    def _unwrapped(self, websocket: WebSocket, plaintext: bytes) -> bytes:
+        """The MQTT bytes inside the WebSocket. Its own answers need no commit."""
+        opened = websocket.opened
+        inside = websocket.receive(plaintext)
+        self._say(websocket.outgoing())
+        if websocket.opened and not opened:
+            LOG.info("%s = upgraded to a WebSocket", self._label)
+        if websocket.closed and websocket.problem:
+            self._conversation.warn(Refused(refusals.UPGRADE_REFUSED, why=websocket.problem))
+        return inside
+
+    def _say(self, plaintext: bytes) -> None:
+        if plaintext:
+            self._channel.send(plaintext)
+            self._send_out()
 
     def _taken(self, plaintext: bytes) -> bool:
         """Whether the rules and the store could take it. A fault of ours drops this connection and no other."""
@@ -140,6 +168,7 @@ class DeviceProtocol(asyncio.Protocol):
         self._timer.cancel()
         self._listener.forget(self)
         self._conversation.ended()
+        self._listener.commit_soon()  # a Will may be to be stored
 
     def pause_writing(self) -> None:
         """A device that does not read its answers is not read from either."""
@@ -153,8 +182,7 @@ class DeviceProtocol(asyncio.Protocol):
         conversation = self._conversation
         conversation.committed()
         if conversation.outbox and not self._finished:
-            self._channel.send(bytes(conversation.outbox))
-            self._send_out()
+            self._say(self._wrapped(bytes(conversation.outbox)))
         conversation.outbox.clear()
         if conversation.closing:
             self.finish()
@@ -165,6 +193,9 @@ class DeviceProtocol(asyncio.Protocol):
             return
         self._finished = True
         self._timer.cancel()
+        if self._websocket:
+            self._websocket.close()
+            self._say(self._websocket.outgoing())
         self._channel.close()
         self._send_out()
         if self._half_closed or not self._channel.handshaken:
@@ -173,6 +204,12 @@ class DeviceProtocol(asyncio.Protocol):
             with contextlib.suppress(OSError):  # the device may have reset the connection already
                 self._transport.write_eof()
         self._timer = self._loop.call_later(LINGER, self.abort)
+
+    def _wrapped(self, packets: bytes) -> bytes:
+        if self._websocket is None:
+            return packets
+        self._websocket.send(packets)
+        return self._websocket.outgoing()
 
     def abort(self) -> None:
         self._transport.abort()

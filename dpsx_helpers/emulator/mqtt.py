@@ -49,6 +49,16 @@ class UnsupportedProtocol(ProtocolViolation):
 
 
 @dataclass(frozen=True, slots=True)
+class Will:
+    """What the server is to publish when the client goes without a DISCONNECT."""
+
+    topic: str
+    payload: bytes = field(repr=False)
+    qos: int
+    retain: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Connect:
     """CONNECT. `keep_alive` in seconds, 0 = none. The password is kept out of the representation."""
 
@@ -56,7 +66,7 @@ class Connect:
     username: str | None
     keep_alive: int
     clean_session: bool
-    has_will: bool = False
+    will: Will | None = None
     password: str | None = field(default=None, repr=False)
 
 
@@ -243,9 +253,17 @@ def _connect(packet: ConnectPacket, body: bytes) -> Connect:
         username=packet.username if packet.username_flag else None,
         keep_alive=packet.keep_alive,
         clean_session=packet.clean_session_flag,
-        has_will=packet.will_flag,
+        will=_will(packet),
         password=packet.password if packet.password_flag else None,
     )
+
+
+def _will(packet: ConnectPacket) -> Will | None:
+    if not packet.will_flag:
+        return None
+    if not packet.will_topic:
+        raise ProtocolViolation("the topic of the Will is empty")
+    return Will(packet.will_topic, bytes(packet.will_message or b""), packet.will_qos, packet.will_retain_flag)
 
 
 def _publish(packet: PublishPacket, body: bytes) -> Publish:
@@ -305,9 +323,9 @@ _DECODERS: dict[int, Any] = {
 }
 
 
-def connack(code: int) -> bytes:
-    """CONNACK. SessionPresent is always 0: DPS keeps no session, and for a hub 0 is always safe."""
-    return bytes(ConnackPacket.build(0, code).to_bytes())
+def connack(code: int, *, session_present: bool = False) -> bytes:
+    """CONNACK. `session_present`: the server has kept something of an earlier session (MQTT-3.2.2-2)."""
+    return bytes(ConnackPacket.build(int(session_present), code).to_bytes())
 
 
 def suback(packet_id: int, codes: list[int]) -> bytes:
@@ -327,6 +345,7 @@ def pingresp() -> bytes:
     return bytes(PingRespPacket.build().to_bytes())
 
 
-def publish(topic: str, payload: bytes) -> bytes:
-    """PUBLISH at QoS 0, which is what answers on a response topic need."""
-    return bytes(PublishPacket.build(topic, payload, None, dup_flag=False, qos=0, retain=False).to_bytes())
+def publish(topic: str, payload: bytes, packet_id: int | None = None, *, dup: bool = False) -> bytes:
+    """PUBLISH at QoS 0, or with a packet identifier at QoS 1; `dup`: it may have been received before."""
+    qos = 0 if packet_id is None else 1
+    return bytes(PublishPacket.build(topic, payload, packet_id, dup_flag=dup, qos=qos, retain=False).to_bytes())

@@ -18,12 +18,16 @@ LOCK_WAIT = 0.5  # seconds: a probe of the lock by somebody else takes far less
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Where the emulator listens, and what opens it. Keys are base64, `token` is for its own control requests."""
+    """Where the emulator listens, and what opens it. Keys are base64, `token` is for its own control requests.
+
+    `ws_port` is None when no WebSocket is served.
+    """
 
     id_scope: str
     host: str
     mqtt_port: int
     https_port: int
+    ws_port: int | None
     hubs: dict[str, str]
     pid: int
     started_by: str
@@ -60,13 +64,14 @@ class Running:
     def overview(self, files: Files) -> str:
         """What the portal's Overview would show, one fact a line."""
         hubs = ", ".join(self.hubs.values()) or "none"
+        websocket = f"port {self.ws_port}, path /$iothub/websocket" if self.ws_port else "not served"
         return "\n".join(
             [
                 f"ID scope                {self.id_scope}",
                 f"Global device endpoint  {self.host} (MQTT over TLS, port {self.mqtt_port})",
                 f"Service endpoint        {self.endpoint} (HTTPS, for DPS and hub)",
                 f"Linked IoT hubs         {hubs}",
-                "MQTT over WebSocket     not served in this version",
+                f"MQTT over WebSocket     {websocket}",
                 f"CA certificate          {files.ca}",
             ]
         )

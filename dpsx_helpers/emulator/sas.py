@@ -26,27 +26,57 @@ def sign(resource: str, policy: str, key: str, expires: int) -> str:
 
 
 def verify(token: str, resources: frozenset[str], keys: Mapping[str, str], now: float) -> str | None:
-    """None when the token is good, else why not (for the log; the answer to a client never says).
+    """None when a token of a policy is good, else why not (for the log; the answer to a client never says).
 
     `resources` are the names that the service answers to, `keys` its policies' keys in base64, `now` unix seconds.
     Signatures are compared in constant time.
     """
     if not token.startswith(_SCHEME):
         return "there is no SharedAccessSignature in the Authorization header"
-    fields = {name: values[0] for name, values in parse_qs(token.removeprefix(_SCHEME)).items()}
-    resource, signature, expires, policy = (fields.get(name, "") for name in ("sr", "sig", "se", "skn"))
+    fields = _fields(token)
+    resource, policy = fields.get("sr", ""), fields.get("skn", "")
     key = keys.get(policy)
     if key is None:
         return f"this service has no policy {policy[:64]!r}; it has {', '.join(sorted(keys))}"
-    if not re.fullmatch(r"[0-9]{1,18}", expires) or int(expires) <= now:
-        return "the token has expired, or its expiry is not a number of seconds"
+    expired = _expired(fields, now)
+    if expired:
+        return expired
     if resource.split("/")[0].lower() not in resources:
         return f"the token is for {resource[:64]!r}, not for this service"
-    # Clients encode the resource in two spellings (%3A and %3a): sign both, take either.
-    encoded = quote_plus(resource)
-    spellings = (encoded, re.sub("%[0-9A-F]{2}", lambda sign: sign[0].lower(), encoded), resource)
-    good = [hmac.compare_digest(_signature(text, key, expires).encode(), signature.encode()) for text in spellings]
-    return None if any(good) else f"the signature does not match the key of policy {policy}"
+    return None if _signed(fields, key) else f"the signature does not match the key of policy {policy}"
+
+
+def verify_device(token: str, resource: str, key: str, now: float) -> str | None:
+    """None when a token is good that a device has signed with its own key (base64) for itself, else why not."""
+    if not token.startswith(_SCHEME):
+        return "there is no SharedAccessSignature in the password"
+    fields = _fields(token)
+    expired = _expired(fields, now)
+    if expired:
+        return expired
+    if fields.get("sr", "").lower() != resource.lower():
+        return f"the token is for {fields.get('sr', '')[:64]!r}, not for {resource[:64]!r}"
+    return None if _signed(fields, key) else "the signature does not match a key of the device"
+
+
+def _fields(token: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(token.removeprefix(_SCHEME)).items()}
+
+
+def _expired(fields: dict[str, str], now: float) -> str | None:
+    expires = fields.get("se", "")
+    if not re.fullmatch(r"[0-9]{1,18}", expires) or int(expires) <= now:
+        return "the token has expired, or its expiry is not a number of seconds"
+    return None
+
+
+def _signed(fields: dict[str, str], key: str) -> bool:
+    """Clients encode the resource in two spellings (%3A and %3a): sign both, take either."""
+    encoded = quote_plus(fields.get("sr", ""))
+    spellings = (encoded, re.sub("%[0-9A-F]{2}", lambda sign: sign[0].lower(), encoded), fields.get("sr", ""))
+    signature = fields.get("sig", "").encode()
+    good = [hmac.compare_digest(_signature(text, key, fields["se"]).encode(), signature) for text in spellings]
+    return any(good)
 
 
 def _signature(encoded_resource: str, key: str, expires: str) -> str:

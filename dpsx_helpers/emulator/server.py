@@ -24,11 +24,14 @@ from filelock import FileLock, Timeout
 from tornado.httpserver import HTTPServer
 
 from dpsx_helpers.emulator import dps, refusals, running, service_api, tls
+from dpsx_helpers.emulator.data_plane import Access, Control
+from dpsx_helpers.emulator.limits import Limits
 from dpsx_helpers.emulator.listener import DeviceProtocol, Listener
 from dpsx_helpers.emulator.refusals import Refusal
 from dpsx_helpers.emulator.running import Running
-from dpsx_helpers.emulator.sessions import Services
+from dpsx_helpers.emulator.services import Services
 from dpsx_helpers.emulator.store import Store, StoreError
+from dpsx_helpers.emulator.websocket import WebSocket
 
 LOG = logging.getLogger("dpsx_helpers.emulator")
 _NEXT_HOSTS = 254  # how many loopback addresses to try
@@ -43,7 +46,10 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `run` was asked for. A port of 0 means any; `https_port` None means 8443 or, when it is taken, any."""
+    """What `run` was asked for. A port of 0 means any; `https_port` None means 8443 or, when it is taken, any.
+
+    `ws_port` None means 443, or no WebSocket when that cannot be bound; `websocket` False means none at all.
+    """
 
     state_dir: Path
     host: str = "127.0.0.1"
@@ -51,9 +57,13 @@ class Options:
     mqtt_port: int = 8883
     https_port: int | None = None
     id_scope: str | None = None
+    ws_port: int | None = None
+    websocket: bool = True
     hubs: int = 1
     progress: dps.Progress = field(default_factory=dps.Progress)
     not_enrolled: Refusal = refusals.NOT_ENROLLED
+    rate_limit: bool = False
+    log_bodies: bool = False
     idle_hours: float = 0.0
     allow_network: bool = False
     started_by: str = "run"
@@ -63,15 +73,18 @@ def serve(options: Options) -> None:
     """Run the emulator until it is told to stop. Raises StartError when it cannot start."""
     files = tls.Files(options.state_dir)
     with _state_directory(options.state_dir):
-        host, mqtt, https = _bind(options)
-        with mqtt, https, contextlib.closing(_open_store(options.state_dir)) as store:
-            facts = _facts(store, options, host, mqtt, https)
+        bound = _bind(options)
+        with contextlib.ExitStack() as open_things:
+            for sock in bound.sockets:
+                open_things.enter_context(sock)
+            store = open_things.enter_context(contextlib.closing(_open_store(options.state_dir)))
+            facts = _facts(store, options, bound)
             _log_to(options)
-            _prepare(files, host)
+            _prepare(files, bound.host)
             tls.write_bundle(files, _trusted_before(store, options.state_dir), certifi.where())
             facts.write(options.state_dir)
             try:
-                asyncio.run(_Emulator(options, facts, files, store).run(mqtt, https))
+                asyncio.run(_Emulator(options, facts, files, store).run(bound))
             finally:
                 running.remove(options.state_dir)
 
@@ -117,20 +130,34 @@ def _prepare(files: tls.Files, host: str) -> None:
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
-def _bind(options: Options) -> tuple[str, socket.socket, socket.socket]:
-    """Bind both ports on the address asked for, or on the next free loopback address where that is allowed."""
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """The address, and its sockets. `ws` is None when no WebSocket is served."""
+
+    host: str
+    mqtt: socket.socket
+    https: socket.socket
+    ws: socket.socket | None
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        return [sock for sock in (self.mqtt, self.https, self.ws) if sock]
+
+
+def _bind(options: Options) -> _Bound:
+    """Bind all ports on the address asked for, or on the next free loopback address where that is allowed."""
     last: StartError | None = None
     for host in _hosts(options):
-        try:
-            mqtt = _bound(host, options.mqtt_port, options)
-        except StartError as error:
-            last = error
-            continue
-        try:
-            return host, mqtt, _bound_https(host, options)
-        except StartError as error:
-            mqtt.close()
-            last = error
+        with contextlib.ExitStack() as taken:
+            try:
+                mqtt = taken.enter_context(_bound(host, options.mqtt_port, options))
+                https = taken.enter_context(_bound_https(host, options))
+                ws = _bound_ws(host, options)
+            except StartError as error:
+                last = error
+                continue
+            taken.pop_all()
+            return _Bound(host, mqtt, https, ws)
     raise last or StartError("There is no address to listen on.")
 
 
@@ -148,6 +175,17 @@ def _bound_https(host: str, options: Options) -> socket.socket:
         return _bound(host, 8443, options)
     except StartError:
         return _bound(host, 0, options)
+
+
+def _bound_ws(host: str, options: Options) -> socket.socket | None:
+    if not options.websocket:
+        return None
+    if options.ws_port is not None:
+        return _bound(host, options.ws_port, options)
+    try:
+        return _bound(host, 443, options)
+    except StartError:
+        return None
 
 
 def _bound(host: str, port: int, options: Options) -> socket.socket:
@@ -204,7 +242,7 @@ def _holder(address: str, port: int) -> str | None:
 # --- what is known before anybody connects ---------------------------------------------------------------------------
 
 
-def _facts(store: Store, options: Options, host: str, mqtt: socket.socket, https: socket.socket) -> Running:
+def _facts(store: Store, options: Options, bound: _Bound) -> Running:
     """ID scope and keys as they have always been on this state directory; addresses and token of this run."""
     known = store.fact("id_scope")
     if options.id_scope and known and options.id_scope != known:
@@ -219,10 +257,11 @@ def _facts(store: Store, options: Options, host: str, mqtt: socket.socket, https
     store.commit()
     return Running(
         id_scope=scope,
-        host=host,
-        mqtt_port=mqtt.getsockname()[1],
-        https_port=https.getsockname()[1],
-        hubs={"hub-1": host} if options.hubs else {},
+        host=bound.host,
+        mqtt_port=bound.mqtt.getsockname()[1],
+        https_port=bound.https.getsockname()[1],
+        ws_port=bound.ws.getsockname()[1] if bound.ws else None,
+        hubs=dict([("hub-1", bound.host), ("hub-2", "localhost")][: options.hubs]),
         pid=os.getpid(),
         started_by=options.started_by,
         token=secrets.token_urlsafe(32),
@@ -274,23 +313,31 @@ class _Emulator:
         self._facts = facts
         self._files = files
         service = dps.Service(facts.id_scope, facts.hubs, options.progress, options.not_enrolled)
-        self._services = Services(store, service)
+        limits = Limits() if options.rate_limit else None
+        self._services = Services(store, service, limits=limits, bodies=options.log_bodies)
         self._stop = asyncio.Event()
         self._last_activity = 0.0
 
-    async def run(self, mqtt: socket.socket, https: socket.socket) -> None:
+    async def run(self, bound: _Bound) -> None:
         loop = asyncio.get_running_loop()
         self._catch_signals(loop)
         self._active()
         listener = Listener(self._services, tls.server_context(self._files), self._active)
+        doors = [(bound.mqtt, lambda: DeviceProtocol(listener))]
+        if bound.ws:
+            doors.append((bound.ws, lambda: DeviceProtocol(listener, WebSocket())))
         try:
-            devices = await loop.create_server(lambda: DeviceProtocol(listener), sock=mqtt, backlog=1024)
-            https.listen(128)
-            self._allow_a_restart(mqtt, https)
+            devices = [await loop.create_server(made, sock=sock, backlog=1024) for sock, made in doors]
+            bound.https.listen(128)
+            self._allow_a_restart(*bound.sockets)
         except OSError as error:  # somebody listened between our bind and now
             host, why = self._facts.host, error.strerror
             raise StartError(f"A port on {host} was taken just now ({why}): try again.") from None
-        service = self._https(https)
+        service = self._https(bound.https)
+        if self._options.hubs == 2 and self._facts.host != "127.0.0.1":
+            LOG.warning(
+                "= the hub localhost leads to 127.0.0.1 and not to %s: listen there to use it", self._facts.host
+            )
         LOG.info("= ready at %s, ID scope %s", self._facts.host, self._facts.id_scope)
         if self._options.started_by == "run":
             sys.stdout.write(self._facts.overview(self._files) + "\n")
@@ -299,7 +346,8 @@ class _Emulator:
         for number in _ENDING:  # a second one must not kill what is tidying up
             signal.signal(number, signal.SIG_IGN)
         LOG.info("= stopping")
-        devices.close()
+        for server in devices:
+            server.close()
         service.stop()
         await service.close_all_connections()
         await listener.close()
@@ -321,10 +369,8 @@ class _Emulator:
         context.load_cert_chain(self._files.server, self._files.server_key)
         hosts = (facts.host, "localhost")
         names = frozenset(name for host in hosts for name in (host, f"{host}:{facts.https_port}")) | {facts.endpoint}
-        access = service_api.Access(
-            names, {"provisioningserviceowner": facts.dps_key}, {"iothubowner": facts.hub_key}, facts.token
-        )
-        control = service_api.Control(stop=self._stop.set, active=self._active)
+        access = Access(names, {"provisioningserviceowner": facts.dps_key}, {"iothubowner": facts.hub_key}, facts.token)
+        control = Control(stop=self._stop.set, active=self._active)
         server = HTTPServer(
             service_api.application(self._services, access, control), ssl_options=context, max_body_size=1 << 20
         )

@@ -1,4 +1,4 @@
-"""What must survive: one SQLite file with enrollments, registrations, devices, messages and the emulator's own facts.
+"""What must survive: one SQLite file with all that DPS and its hubs keep, and the emulator's own facts.
 
 Writes wait in one open transaction until `commit`; nothing may be acknowledged before that. WAL with
 `synchronous=NORMAL` keeps every committed row through the death of the process; a power failure may cost the last
@@ -9,24 +9,43 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dpsx_helpers.emulator.dps import Enrollment, Registration, Status
-from dpsx_helpers.emulator.hub import Device, Message
+from dpsx_helpers.emulator.commands import Command
+from dpsx_helpers.emulator.faults import Fault
+from dpsx_helpers.emulator.hub import Message
+from dpsx_helpers.emulator.identity import Device
+from dpsx_helpers.emulator.records import CaCertificate, Enrollment, Group, Registration, Status, Substatus
+from dpsx_helpers.emulator.twin import Twin
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE enrollments (id TEXT PRIMARY KEY COLLATE NOCASE, primary_der BLOB NOT NULL, secondary_der BLOB,
                           record TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE registrations (id TEXT PRIMARY KEY COLLATE NOCASE, record TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE devices (hub TEXT, id TEXT, record TEXT NOT NULL, PRIMARY KEY (hub, id)) WITHOUT ROWID;
+CREATE TABLE groups (id TEXT PRIMARY KEY COLLATE NOCASE, primary_der BLOB, secondary_der BLOB,
+                     record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE ca_certificates (name TEXT PRIMARY KEY COLLATE NOCASE, der BLOB NOT NULL, record TEXT NOT NULL)
+             WITHOUT ROWID;
+CREATE TABLE registrations (id TEXT PRIMARY KEY COLLATE NOCASE, group_id TEXT COLLATE NOCASE, record TEXT NOT NULL)
+             WITHOUT ROWID;
+CREATE INDEX registrations_of_a_group ON registrations (group_id);
+CREATE TABLE devices (hub TEXT, id TEXT, record TEXT NOT NULL, twin TEXT NOT NULL, PRIMARY KEY (hub, id))
+             WITHOUT ROWID;
+CREATE TABLE commands (number INTEGER PRIMARY KEY AUTOINCREMENT, hub TEXT NOT NULL, device TEXT NOT NULL,
+                       record TEXT NOT NULL, body BLOB NOT NULL);
+CREATE INDEX commands_of_a_device ON commands (hub, device);
+CREATE TABLE faults (number INTEGER PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE messages (number INTEGER PRIMARY KEY, hub TEXT NOT NULL, device TEXT NOT NULL, enqueued TEXT NOT NULL,
                        properties TEXT NOT NULL, system TEXT NOT NULL, body BLOB NOT NULL);
 CREATE INDEX messages_of_a_device ON messages (device);
 """
+_CLEARED = (
+    "enrollments", "groups", "ca_certificates", "registrations", "devices", "commands", "messages", "faults",
+)  # fmt: skip
 
 
 class StoreError(Exception):
@@ -86,7 +105,7 @@ class Store:
     def put_fact(self, name: str, value: str) -> None:
         self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
-    # --- enrollments and registrations: IDs compare without regard to case ---
+    # --- enrollments, groups, CA certificates and registrations: IDs compare without regard to case ---
 
     def enrollment(self, registration_id: str) -> Enrollment | None:
         return next(self._enrollments("WHERE id = ?", (registration_id,)), None)
@@ -99,7 +118,7 @@ class Store:
             f"SELECT primary_der, secondary_der, record FROM enrollments {clause}",  # noqa: S608 - clauses are ours
             values,
         ):
-            yield Enrollment(primary=primary, secondary=secondary, **json.loads(record))
+            yield Enrollment(primary=primary, secondary=secondary, **_loaded(record))
 
     def put_enrollment(self, enrollment: Enrollment) -> None:
         record = asdict(enrollment)
@@ -112,41 +131,153 @@ class Store:
     def delete_enrollment(self, registration_id: str) -> None:
         """The registration record goes with its enrollment; the device in the hub stays."""
         self._write("DELETE FROM enrollments WHERE id = ?", (registration_id,))
-        self._write("DELETE FROM registrations WHERE id = ?", (registration_id,))
+        self.delete_registration(registration_id)
+
+    def group(self, group_id: str) -> Group | None:
+        return next(self._groups("WHERE id = ?", (group_id,)), None)
+
+    def groups(self, limit: int = -1, offset: int = 0) -> list[Group]:
+        return list(self._groups("ORDER BY id LIMIT ? OFFSET ?", (limit, offset)))
+
+    def groups_of(self, certificate: bytes) -> list[Group]:
+        """The groups that hold this certificate, or name it."""
+        names = self._db.execute("SELECT name FROM ca_certificates WHERE der = ?", (certificate,)).fetchall()
+        named = {name.lower() for (name,) in names}
+        return [
+            group
+            for group in self._groups("ORDER BY id", ())
+            if certificate in (group.primary, group.secondary)
+            or named & {(name or "").lower() for name in (group.primary_ca, group.secondary_ca)}
+        ]
+
+    def _groups(self, clause: str, values: tuple[Any, ...]) -> Iterator[Group]:
+        for primary, secondary, record in self._db.execute(
+            f"SELECT primary_der, secondary_der, record FROM groups {clause}",  # noqa: S608 - clauses are ours
+            values,
+        ):
+            yield Group(primary=primary, secondary=secondary, **_loaded(record))
+
+    def put_group(self, group: Group) -> None:
+        record = asdict(group)
+        primary, secondary = record.pop("primary"), record.pop("secondary")
+        self._write(
+            "INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?)",
+            (group.group_id, primary, secondary, json.dumps(record)),
+        )
+
+    def delete_group(self, group_id: str) -> None:
+        """The registration records go with their group; the devices in the hub stay."""
+        self._write("DELETE FROM groups WHERE id = ?", (group_id,))
+        self._write("DELETE FROM registrations WHERE group_id = ?", (group_id,))
+
+    def ca_certificate(self, name: str) -> CaCertificate | None:
+        return next((ca for ca in self.ca_certificates() if ca.name.lower() == name.lower()), None)
+
+    def ca_certificates(self) -> list[CaCertificate]:
+        rows = self._db.execute("SELECT der, record FROM ca_certificates ORDER BY name")
+        return [CaCertificate(der=der, **json.loads(record)) for der, record in rows]
+
+    def put_ca_certificate(self, certificate: CaCertificate) -> None:
+        record = asdict(certificate)
+        der = record.pop("der")
+        self._write(
+            "INSERT OR REPLACE INTO ca_certificates VALUES (?, ?, ?)", (certificate.name, der, json.dumps(record))
+        )
+
+    def delete_ca_certificate(self, name: str) -> None:
+        self._write("DELETE FROM ca_certificates WHERE name = ?", (name,))
 
     def registration(self, registration_id: str) -> Registration | None:
-        row = self._db.execute("SELECT record FROM registrations WHERE id = ?", (registration_id,)).fetchone()
-        if row is None:
-            return None
-        record = json.loads(row[0])
-        return Registration(**record | {"status": Status(record["status"])})
+        return next(_registrations(self._db, "WHERE id = ?", (registration_id,)), None)
+
+    def registrations(self, group_id: str, limit: int = -1, offset: int = 0) -> list[Registration]:
+        """Those of one group."""
+        clause = "WHERE group_id = ? ORDER BY id LIMIT ? OFFSET ?"
+        return list(_registrations(self._db, clause, (group_id, limit, offset)))
 
     def put_registration(self, registration: Registration) -> None:
         self._write(
-            "INSERT OR REPLACE INTO registrations VALUES (?, ?)",
-            (registration.registration_id, json.dumps(asdict(registration))),
+            "INSERT OR REPLACE INTO registrations VALUES (?, ?, ?)",
+            (registration.registration_id, registration.group_id, json.dumps(asdict(registration))),
         )
 
-    # --- devices: IDs are case-sensitive ---
+    def delete_registration(self, registration_id: str) -> None:
+        self._write("DELETE FROM registrations WHERE id = ?", (registration_id,))
+
+    # --- devices with their twins: IDs are case-sensitive ---
 
     def device(self, hub: str, device_id: str) -> Device | None:
         row = self._db.execute("SELECT record FROM devices WHERE hub = ? AND id = ?", (hub, device_id)).fetchone()
         return None if row is None else Device(**json.loads(row[0]))
 
-    def devices(self, hub: str, limit: int = -1, offset: int = 0) -> list[Device]:
+    def twin(self, hub: str, device_id: str) -> Twin | None:
+        row = self._db.execute("SELECT twin FROM devices WHERE hub = ? AND id = ?", (hub, device_id)).fetchone()
+        return None if row is None else Twin.load(json.loads(row[0]))
+
+    def devices(self, hub: str, limit: int = -1, offset: int = 0) -> list[tuple[Device, Twin]]:
         rows = self._db.execute(
-            "SELECT record FROM devices WHERE hub = ? ORDER BY id LIMIT ? OFFSET ?", (hub, limit, offset)
+            "SELECT record, twin FROM devices WHERE hub = ? ORDER BY id LIMIT ? OFFSET ?", (hub, limit, offset)
         )
-        return [Device(**json.loads(record)) for (record,) in rows]
+        return [(Device(**json.loads(record)), Twin.load(json.loads(twin))) for record, twin in rows]
+
+    def add_device(self, device: Device, twin: Twin) -> None:
+        """Write both, whatever was there."""
+        self._write(
+            "INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?)",
+            (device.hub, device.device_id, json.dumps(asdict(device)), json.dumps(asdict(twin))),
+        )
 
     def put_device(self, device: Device) -> None:
+        """Change a device that is there; its twin stays."""
         self._write(
-            "INSERT OR REPLACE INTO devices VALUES (?, ?, ?)",
-            (device.hub, device.device_id, json.dumps(asdict(device))),
+            "UPDATE devices SET record = ? WHERE hub = ? AND id = ?",
+            (json.dumps(asdict(device)), device.hub, device.device_id),
+        )
+
+    def put_twin(self, device: Device, twin: Twin) -> None:
+        self._write(
+            "UPDATE devices SET twin = ? WHERE hub = ? AND id = ?",
+            (json.dumps(asdict(twin)), device.hub, device.device_id),
         )
 
     def delete_device(self, hub: str, device_id: str) -> None:
+        """Its twin and what waits for it go, too; what it has sent stays."""
         self._write("DELETE FROM devices WHERE hub = ? AND id = ?", (hub, device_id))
+        self._write("DELETE FROM commands WHERE hub = ? AND device = ?", (hub, device_id))
+
+    # --- cloud-to-device messages that wait ---
+
+    def commands(self, hub: str, device_id: str) -> list[Command]:
+        rows = self._db.execute(
+            "SELECT number, record, body FROM commands WHERE hub = ? AND device = ? ORDER BY number", (hub, device_id)
+        )
+        return [Command(number=number, body=body, **json.loads(record)) for number, record, body in rows]
+
+    def put_command(self, command: Command) -> None:
+        """Add one (number 0), or change the one with its number."""
+        record = asdict(command)
+        number, body = record.pop("number"), record.pop("body")
+        self._write(
+            "INSERT OR REPLACE INTO commands VALUES (?, ?, ?, ?, ?)",
+            (number or None, command.hub, command.device_id, json.dumps(record), body),
+        )
+
+    def delete_command(self, number: int) -> None:
+        self._write("DELETE FROM commands WHERE number = ?", (number,))
+
+    # --- faults that are switched on ---
+
+    def faults(self) -> list[tuple[int, Fault]]:
+        """Number and fault, in the order they were switched on."""
+        rows = self._db.execute("SELECT number, record FROM faults ORDER BY number")
+        return [(number, Fault(**json.loads(record))) for number, record in rows]
+
+    def put_fault(self, fault: Fault, number: int | None = None) -> None:
+        self._write("INSERT OR REPLACE INTO faults VALUES (?, ?)", (number, json.dumps(asdict(fault))))
+
+    def delete_faults(self, number: int | None = None) -> None:
+        """One, or all."""
+        self._write("DELETE FROM faults WHERE number = coalesce(?, number)", (number,))
 
     # --- messages ---
 
@@ -164,18 +295,43 @@ class Store:
         )
 
     def clear(self) -> None:
-        """Delete enrollments, registrations, devices and messages; keep the facts."""
-        for table in ("enrollments", "registrations", "devices", "messages"):
-            self._write(f"DELETE FROM {table}")  # noqa: S608 - the names are the line above
+        """Delete all but the facts."""
+        for table in _CLEARED:
+            self._write(f"DELETE FROM {table}")  # noqa: S608 - the names are ours
+
+
+def _loaded(record: str) -> dict[str, Any]:
+    """The fields of an enrollment or group, in which JSON has made a list of a tuple."""
+    fields: dict[str, Any] = json.loads(record)
+    return fields | {"hubs": tuple(fields["hubs"])}
+
+
+def _registrations(database: sqlite3.Connection, clause: str, values: tuple[Any, ...] = ()) -> Iterator[Registration]:
+    query = f"SELECT record FROM registrations {clause}"  # noqa: S608 - clauses are ours
+    for (text,) in database.execute(query, values):
+        record = json.loads(text)
+        yield Registration(**record | {"status": Status(record["status"]), "substatus": Substatus(record["substatus"])})
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """The database, beside a running emulator or after it. Raises StoreError when it cannot be read."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
+            yield database
+    except sqlite3.Error as error:
+        raise StoreError(f"the emulator's database {path} cannot be read: {error}") from None
+
+
+def read_registrations(path: Path) -> list[Registration]:
+    """All registrations, by their IDs. Raises StoreError."""
+    with _reading(path) as database:
+        return list(_registrations(database, "ORDER BY id"))
 
 
 def read_messages(path: Path, device_id: str | None = None) -> Iterator[Message]:
-    """The messages in the order they were stored, read beside a running emulator or after it.
-
-    Raises StoreError when there is no readable database at `path`.
-    """
-    try:
-        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
+    """The messages in the order they were stored. Raises StoreError."""
+    with _reading(path) as database:
         rows = database.execute(
             "SELECT hub, device, enqueued, properties, system, body FROM messages "
             "WHERE device = coalesce(?, device) ORDER BY number",
@@ -183,6 +339,3 @@ def read_messages(path: Path, device_id: str | None = None) -> Iterator[Message]
         )
         for hub, device, enqueued, properties, system, body in rows:
             yield Message(hub, device, enqueued, json.loads(properties), json.loads(system), body)
-        database.close()
-    except sqlite3.Error as error:
-        raise StoreError(f"the emulator's database {path} cannot be read: {error}") from None

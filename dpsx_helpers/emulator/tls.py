@@ -176,8 +176,8 @@ def server_context(files: Files) -> SSL.Context:
 class Channel:
     """The server's end of one TLS connection over memory: ciphertext in, plaintext out, and the reverse.
 
-    After each call send what `outgoing` returns. `handshaken` turns True once; from then on `peer_certificate` is the
-    DER of what the client sent, or None. `closed` turns True when the peer said close_notify.
+    After each call send what `outgoing` returns. `handshaken` turns True once; from then on `peer_certificates` are
+    those that the client sent, its own first, as DER. `closed` turns True when the peer said close_notify.
     """
 
     def __init__(self, context: SSL.Context) -> None:
@@ -185,7 +185,7 @@ class Channel:
         self._tls.set_accept_state()
         self.handshaken = False
         self.closed = False
-        self.peer_certificate: bytes | None = None
+        self.peer_certificates: tuple[bytes, ...] = ()
 
     def receive(self, ciphertext: bytes) -> bytes:
         """The plaintext in `ciphertext`, empty while the handshake runs. Raises SSL.Error when TLS breaks."""
@@ -201,9 +201,12 @@ class Channel:
             self._tls.do_handshake()
         except SSL.WantReadError:
             return False
-        certificate = self._tls.get_peer_certificate()
-        if certificate is not None:  # as it came: OpenSSL takes some that `cryptography` does not decode
-            self.peer_certificate = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+        own = self._tls.get_peer_certificate()
+        if own is not None:
+            # As they came: OpenSSL takes some that `cryptography` does not decode. Its chain lacks the client's own.
+            sent = [own, *(self._tls.get_peer_cert_chain() or ())]
+            ders = [crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in sent]
+            self.peer_certificates = tuple(dict.fromkeys(ders))
         self.handshaken = True
         return True
 

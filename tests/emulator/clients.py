@@ -55,7 +55,7 @@ def register(
             provisioning_host=overview.host,
             registration_id=registration_id or device.common_name,
             id_scope=id_scope or overview.id_scope,
-            x509=_x509(device),
+            x509=credentials(device),
         )
         return client.register()
 
@@ -65,7 +65,7 @@ def connected(emulator: RunningEmulator, device: Device, device_id: str | None =
     """A device client that is connected to its hub."""
     with trusting(emulator):
         client = IoTHubDeviceClient.create_from_x509_certificate(
-            x509=_x509(device), hostname=emulator.host, device_id=device_id or device.common_name
+            x509=credentials(device), hostname=emulator.host, device_id=device_id or device.common_name
         )
         try:
             client.connect()
@@ -79,5 +79,5 @@ def send(client: IoTHubDeviceClient, *bodies: str) -> None:
         client.send_message(Message(body))
 
 
-def _x509(device: Device) -> X509:
+def credentials(device: Device) -> X509:
     return X509(cert_file=str(device.certificate_file), key_file=str(device.key_file))

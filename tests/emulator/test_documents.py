@@ -6,12 +6,18 @@ from dpsx_helpers.emulator.documents import deeper_than, load
 
 
 def test_json_is_read() -> None:
+    assert load(b"[" * 100 + b"]" * 100)
+    assert load(b"1e308") == 1e308
     assert load(b' {"a": [1, 2.5, null, "\xc3\xa4"]} ') == {"a": [1, 2.5, None, "ä"]}
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"\xff", b"NaN", b'{"a": Infinity}', b"[" * 100_000, b'{"a":' * 100_000, b"'x'"]
-)
+    "data",
+    [
+        b"", b"{", b"\xff", b"NaN", b'{"a": Infinity}', b"1e999", b"[-1e999]", b"'x'",
+        b"[" * 100_000, b'{"a":' * 100_000, b"[" * 101 + b"]" * 101, b'{"a":' * 500 + b"1" + b"}" * 500,
+    ],
+)  # fmt: skip
 def test_what_is_no_json_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         load(data)

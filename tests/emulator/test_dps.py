@@ -15,7 +15,9 @@ from pki import make_device
 
 from dpsx_helpers.certificates import Description, describe
 from dpsx_helpers.emulator import dps, mqtt, refusals
-from dpsx_helpers.emulator.dps import Assignment, Enrollment, Outcome, Progress, Registration, Service, Session, Status
+from dpsx_helpers.emulator.attestation import Known, Session
+from dpsx_helpers.emulator.dps import Assignment, Outcome, Progress, Service
+from dpsx_helpers.emulator.records import Enrollment, Registration, Status
 from dpsx_helpers.emulator.refusals import Refusal, Refused
 from dpsx_helpers.emulator.stamps import Stamp
 from dpsx_helpers.emulator.topics import DPS_RESPONSES, DpsLogin
@@ -51,7 +53,7 @@ def enrollment(**changes: Any) -> Enrollment:
         secondary=None,
         device_id=None,
         enabled=True,
-        hub=None,
+        hubs=("first",),
         initial_twin={},
         settings={},
         etag='"e"',
@@ -77,7 +79,7 @@ def begin(
 ) -> Outcome:
     """Register, by default the plain enrollment with its own certificate."""
     session = Session(registration_id, presented or certificate())
-    return dps.register(session, body, enrolled or enrollment(), earlier, service, at or stamp())
+    return dps.register(session, body, Known(enrolled or enrollment()), earlier, service, at or stamp())
 
 
 def ask(
@@ -92,7 +94,7 @@ def ask(
     registration = begun.registration
     session = Session(RID, presented or certificate())
     operation_id = registration.operation_id
-    return dps.poll(session, operation_id, enrolled or enrollment(), registration, service, at or stamp())
+    return dps.poll(session, operation_id, Known(enrolled or enrollment()), registration, service, at or stamp())
 
 
 def refusal(call: Callable[[], object]) -> tuple[Refusal, str]:
@@ -153,10 +155,11 @@ def admit(
     id_scope: str = "0ne00111111",
     registration_id: str = RID,
     client_id: str = RID,
-    has_will: bool = False,
+    will: mqtt.Will | None = None,
+    password: str | None = None,
     presented: Description | None,
 ) -> Session:
-    connect = mqtt.Connect(client_id, "user", 60, clean_session=False, has_will=has_will)
+    connect = mqtt.Connect(client_id, "user", 60, clean_session=False, will=will, password=password)
     return dps.admit(connect, DpsLogin(id_scope, registration_id, api_version), presented, "0ne00111111")
 
 
@@ -180,8 +183,9 @@ WRONG_CONNECTS: list[tuple[Refusal, dict[str, Any], str]] = [
     ),
     (
         refusals.NOT_EMULATED,
-        {"has_will": True},
-        "limit of this emulator, not of Azure: a Will (asked for by 'my-x509-device') is not emulated in this version",
+        {"will": mqtt.Will("topic", b"gone", 0, False)},
+        "limit of this emulator, not of Azure: a Will on a connection to DPS (asked for by 'my-x509-device') is not "
+        "emulated in this version",
     ),
     (refusals.NO_CERTIFICATE, {"presented": None}, "the device 'my-x509-device' sent no client certificate"),
     (
@@ -360,7 +364,7 @@ def test_of_several_wrongs_in_a_request_the_first_counts() -> None:
         b"{}",
         b'{"payload": null, "registrationId": "my-x509-device"}',
         b'{"registrationId":"MY-X509-DEVICE"}',
-        b'{"payload":{"deep":[1]},"csr":"x"}',
+        b'{"payload":{"deep":[1]},"csr":null}',
         b' {"registrationId":"my-x509-device"}\n',
     ],
 )
@@ -389,9 +393,22 @@ def test_a_body_that_names_another_registration_is_a_bad_request(named: Any, sho
     )
 
 
+@pytest.mark.parametrize(
+    ("sent", "kept"), [("null", None), ("0", 0), ('{"deep":[1]}', {"deep": [1]}), ('"text"', "text")]
+)
+def test_what_the_device_sends_along_is_kept(sent: str, kept: Any) -> None:
+    assert begin(body=f'{{"payload":{sent}}}'.encode()).registration.payload == kept
+
+
+def test_a_request_for_a_certificate_is_refused_as_a_limit_of_the_emulator() -> None:
+    row, reason = refusal(lambda: begin(body=b'{"csr":"MIIB"}'))
+    assert (row, row.status) == (refusals.CSR_REFUSED, 400)
+    assert reason.startswith("limit of this emulator, not of Azure: 'my-x509-device' asks for a certificate")
+
+
 def test_a_bad_body_counts_before_the_certificate() -> None:
     session = Session(RID, certificate())
-    assert refusal(lambda: dps.register(session, b"[]", None, None, SERVICE, stamp()))[0] is refusals.BAD_BODY
+    assert refusal(lambda: dps.register(session, b"[]", Known(), None, SERVICE, stamp()))[0] is refusals.BAD_BODY
 
 
 # --- the certificate --------------------------------------------------------------------------------------------------
@@ -401,8 +418,8 @@ def attempt(verb: str, enrolled: Enrollment | None, presented: Description, serv
     """Register, or poll an operation that is under way."""
     session = Session(RID, presented)
     if verb == "register":
-        return dps.register(session, b"", enrolled, None, service, stamp())
-    return dps.poll(session, OPERATION, enrolled, begin(service=SLOW).registration, service, stamp())
+        return dps.register(session, b"", Known(enrolled), None, service, stamp())
+    return dps.poll(session, OPERATION, Known(enrolled), begin(service=SLOW).registration, service, stamp())
 
 
 # What can be wrong with a certificate, in the order in which it is looked for: row, change of the enrollment (None
@@ -514,6 +531,10 @@ def test_a_new_registration_is_remembered_as_assigning() -> None:
         "polls": 0,
         "hub": None,
         "device_id": None,
+        "substatus": "initialAssignment",
+        "group_id": None,
+        "payload": None,
+        "held_until": 0.0,
         "error_code": 0,
         "error_message": "",
     }
@@ -549,6 +570,8 @@ def test_a_second_register_starts_anew_but_keeps_the_day_of_the_first() -> None:
         created="2022-08-27T17:53:19.5143490Z",
         updated="2022-08-27T17:53:22.5143490Z",
         etag=stamp(3, guid).etag,
+        hub=earlier.hub,
+        device_id=RID,
     )
 
 
@@ -563,7 +586,7 @@ def test_a_disabled_enrollment_is_answered_at_once() -> None:
     assert outcome.assignment is None
     assert outcome.refused is not None
     assert outcome.refused.refusal is refusals.ENROLLMENT_DISABLED
-    assert outcome.refused.reason == "the enrollment of 'my-x509-device' is disabled"
+    assert outcome.refused.reason == "the enrollment 'my-x509-device' of 'my-x509-device' is disabled"
 
 
 @pytest.mark.parametrize("service", [SERVICE, SLOW])
@@ -712,7 +735,7 @@ def test_asking_again_changes_nothing() -> None:
 @pytest.mark.parametrize("service", [SERVICE, SLOW])
 def test_an_operation_that_is_not_the_latest_is_not_found(operation_id: str, service: Service) -> None:
     session, registration = Session(RID, certificate()), begin(service=service).registration
-    assert refusal(lambda: dps.poll(session, operation_id, enrollment(), registration, service, stamp())) == (
+    assert refusal(lambda: dps.poll(session, operation_id, Known(enrollment()), registration, service, stamp())) == (
         refusals.UNKNOWN_OPERATION,
         f"'my-x509-device' asked for operation {operation_id!r}, which is not its latest one",
     )
@@ -720,14 +743,14 @@ def test_an_operation_that_is_not_the_latest_is_not_found(operation_id: str, ser
 
 def test_an_operation_of_a_registration_that_is_gone_is_not_found() -> None:
     session = Session(RID, certificate())
-    found = refusal(lambda: dps.poll(session, OPERATION, enrollment(), None, SERVICE, stamp()))
+    found = refusal(lambda: dps.poll(session, OPERATION, Known(enrollment()), None, SERVICE, stamp()))
     assert found[0] is refusals.UNKNOWN_OPERATION
 
 
 def test_the_operation_of_another_registration_is_not_found() -> None:
     session, other = Session(RID, certificate()), begin(enrollment(registration_id="another"))
     operation_id, mine = other.registration.operation_id, begin().registration
-    found = refusal(lambda: dps.poll(session, operation_id, enrollment(), mine, SERVICE, stamp()))
+    found = refusal(lambda: dps.poll(session, operation_id, Known(enrollment()), mine, SERVICE, stamp()))
     assert found[0] is refusals.UNKNOWN_OPERATION
 
 
@@ -735,13 +758,13 @@ def test_the_operation_before_the_latest_is_not_found() -> None:
     first = begin(service=SLOW)
     second = begin(service=SLOW, earlier=first.registration, at=stamp(1, "99999999-76fe-4341-9214-bb6cfb891b8a"))
     session, operation_id = Session(RID, certificate()), first.registration.operation_id
-    found = refusal(lambda: dps.poll(session, operation_id, enrollment(), second.registration, SLOW, stamp(2)))
+    found = refusal(lambda: dps.poll(session, operation_id, Known(enrollment()), second.registration, SLOW, stamp(2)))
     assert found[0] is refusals.UNKNOWN_OPERATION
 
 
 def test_the_certificate_counts_before_the_operation() -> None:
     session = Session(RID, certificate())
-    assert refusal(lambda: dps.poll(session, "x", None, None, SERVICE, stamp()))[0] is refusals.NOT_ENROLLED
+    assert refusal(lambda: dps.poll(session, "x", Known(), None, SERVICE, stamp()))[0] is refusals.NOT_ENROLLED
 
 
 def test_a_device_whose_certificate_left_the_enrollment_cannot_ask() -> None:
@@ -758,7 +781,7 @@ def test_an_assignment_carries_all_that_the_hub_must_hold() -> None:
     enrolled = enrollment(
         secondary=certificate(number=2).der,
         device_id="thermostat:7",
-        hub="second",
+        hubs=("second",),
         initial_twin=twin,
         settings={"capabilities": {"iotEdge": True}},
     )
@@ -777,7 +800,7 @@ def test_an_assignment_carries_all_that_the_hub_must_hold() -> None:
 
 
 def test_a_poll_assigns_the_same_as_a_register() -> None:
-    enrolled = enrollment(secondary=certificate(number=2).der, device_id="thermostat:7", hub="second")
+    enrolled = enrollment(secondary=certificate(number=2).der, device_id="thermostat:7", hubs=("second",))
     polled = ask(ask(begin(enrolled, service=SLOW), enrolled, service=SLOW), enrolled, service=SLOW)
     assert polled.assignment == begin(enrolled).assignment
     assert polled.answer.body["registrationState"]["assignedHub"] == "second.example"
@@ -815,10 +838,31 @@ def test_the_certificate_that_asks_last_is_the_one_that_comes_first() -> None:
     assert assigned.secondary_thumbprint == certificate().thumbprint_sha256
 
 
-def test_the_first_linked_hub_is_taken_when_the_enrollment_names_none() -> None:
-    assert assignment(begin()).hub == "first"
-    other = replace(SERVICE, hubs={"second": "second.example", "first": "first.example"})
-    assert assignment(begin(service=other)).hub == "second"
+@pytest.mark.parametrize("policy", ["static", "geoLatency"])
+@pytest.mark.parametrize(
+    ("named", "hub"), [((), "first"), (("second", "first"), "second"), (("third", "second"), "second")]
+)
+def test_these_policies_take_the_first_linked_hub_that_the_enrollment_allows(
+    policy: str, named: tuple[str, ...], hub: str
+) -> None:
+    assert assignment(begin(enrollment(hubs=named, settings={"allocationPolicy": policy}))).hub == hub
+
+
+@pytest.mark.parametrize("settings", [{}, {"allocationPolicy": "hashed"}])
+def test_hashed_spreads_devices_evenly_and_always_the_same_way(settings: dict[str, Any]) -> None:
+    def hub_of(number: int, hubs: dict[str, str]) -> str:
+        name = f"device-{number}"
+        session, enrolled = Session(name, certificate(name)), enrollment(hubs=(), settings=settings)
+        enrolled = replace(enrolled, registration_id=name, primary=certificate(name).der)
+        service = replace(SERVICE, hubs=hubs)
+        return assignment(dps.register(session, b"", Known(enrolled), None, service, stamp())).hub
+
+    forwards = [hub_of(number, dict(SERVICE.hubs)) for number in range(60)]
+    backwards = [hub_of(number, dict(reversed(SERVICE.hubs.items()))) for number in range(60)]
+    assert forwards == backwards
+    assert 15 < forwards.count("first") < 45
+    only = [hub_of(number, {"second": "second.example"}) for number in range(3)]
+    assert only == ["second"] * 3
 
 
 def test_a_hub_is_shown_by_the_address_that_it_has_now() -> None:
@@ -832,10 +876,10 @@ def test_a_hub_is_shown_by_the_address_that_it_has_now() -> None:
 # --- no hub -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("hub", "hubs"), [(None, {}), ("third", {"first": "first.example"}), ("first", {})])
+@pytest.mark.parametrize(("named", "hubs"), [((), {}), (("third",), {"first": "first.example"}), (("first",), {})])
 @pytest.mark.parametrize("polls", [0, 1])
-def test_without_its_hub_a_registration_fails(hub: str | None, hubs: dict[str, str], polls: int) -> None:
-    service, enrolled = Service("0ne00111111", hubs, Progress(polls=polls)), enrollment(hub=hub)
+def test_without_its_hub_a_registration_fails(named: tuple[str, ...], hubs: dict[str, str], polls: int) -> None:
+    service, enrolled = Service("0ne00111111", hubs, Progress(polls=polls)), enrollment(hubs=named)
     outcome = begin(enrolled, service=service)
     assert (outcome.answer.status, outcome.answer.body["status"]) == (202, "assigning")
     for _ in range(polls * 2):
@@ -878,3 +922,98 @@ def test_a_failed_registration_stays_failed_until_the_device_registers_again() -
     failed = begin(service=replace(SERVICE, hubs={}))
     assert ask(failed).registration == failed.registration
     assert begin(earlier=failed.registration).registration.status is Status.ASSIGNED
+
+
+# --- a device that registers again ------------------------------------------------------------------------------------
+
+MOVE_AND_MIGRATE = {"reprovisionPolicy": {"updateHubAssignment": True, "migrateDeviceData": True}}
+MOVE_AND_RESET = {"reprovisionPolicy": {"updateHubAssignment": True, "migrateDeviceData": False}}
+NEVER = {"reprovisionPolicy": {"updateHubAssignment": False, "migrateDeviceData": False}}
+
+
+def again(settings: dict[str, Any], *, hub: str, service: Service = SERVICE, **changes: Any) -> Outcome:
+    """A device that was assigned to the first hub registers again, and its enrollment names `hub` now."""
+    first = begin(service=service)
+    while first.registration.status is Status.ASSIGNING:
+        first = ask(first, service=service)
+    enrolled = enrollment(hubs=(hub,), settings=settings, **changes)
+    outcome = begin(enrolled, earlier=first.registration, service=service, at=stamp(9))
+    while outcome.registration.status is Status.ASSIGNING:
+        outcome = ask(outcome, enrolled, service=service, at=stamp(9))
+    return outcome
+
+
+@pytest.mark.parametrize("service", [SERVICE, SLOW])
+@pytest.mark.parametrize(
+    ("settings", "hub", "expected"),
+    [
+        ({}, "second", ("second", "deviceDataMigrated", ("first", RID), False)),
+        (MOVE_AND_MIGRATE, "second", ("second", "deviceDataMigrated", ("first", RID), False)),
+        (MOVE_AND_RESET, "second", ("second", "deviceDataReset", ("first", RID), True)),
+        (NEVER, "second", ("first", "reprovisionedToInitialAssignment", None, False)),
+        (MOVE_AND_MIGRATE, "first", ("first", "reprovisionedToInitialAssignment", None, False)),
+        (MOVE_AND_RESET, "first", ("first", "reprovisionedToInitialAssignment", None, True)),
+        (NEVER, "first", ("first", "reprovisionedToInitialAssignment", None, False)),
+    ],
+)
+def test_the_policy_says_whether_it_moves_and_what_becomes_of_its_twin(
+    settings: dict[str, Any], hub: str, expected: tuple[str, str, tuple[str, str] | None, bool], service: Service
+) -> None:
+    outcome = again(settings, hub=hub, service=service)
+    found = assignment(outcome)
+    assert (found.hub, outcome.registration.substatus, found.leaves, found.reset) == expected
+    assert outcome.registration.hub == expected[0]
+
+
+def test_a_device_moves_after_all_when_the_hub_it_must_not_leave_is_gone() -> None:
+    first = begin()
+    service = replace(SERVICE, hubs={"second": "second.example"})
+    outcome = begin(enrollment(hubs=(), settings=NEVER), earlier=first.registration, service=service)
+    assert assignment(outcome).hub == "second"
+
+
+@pytest.mark.parametrize(
+    ("api_version", "shown"),
+    [
+        ("2019-03-31", "initialAssignment"),
+        ("2018-11-01", "initialAssignment"),
+        ("2019-04-15", "reprovisionedToInitialAssignment"),
+        ("2021-06-01", "reprovisionedToInitialAssignment"),
+        ("2025-07-01-preview", "reprovisionedToInitialAssignment"),
+    ],
+)
+def test_only_newer_clients_are_told_that_they_come_again(api_version: str, shown: str) -> None:
+    outcome = again({}, hub="first")
+    session = Session(RID, certificate(), api_version=api_version)
+    known = Known(enrollment())
+    polled = dps.poll(session, outcome.registration.operation_id, known, outcome.registration, SERVICE, stamp(9))
+    assert polled.answer.body["registrationState"]["substatus"] == shown
+
+
+def test_a_device_whose_registration_fails_stays_where_it_was() -> None:
+    first = begin()
+    failed = begin(enrollment(hubs=("third",)), earlier=first.registration)
+    assert failed.registration.status is Status.FAILED
+    back = begin(earlier=failed.registration)
+    assert (assignment(back).leaves, back.registration.substatus) == (None, "reprovisionedToInitialAssignment")
+
+
+def test_a_registration_can_be_held_longer_than_the_service_would() -> None:
+    session, known = Session(RID, certificate()), Known(enrollment())
+    held = dps.register(session, b"", known, None, SERVICE, stamp(), hold=10)
+    assert held.registration.status is Status.ASSIGNING
+    early = ask(held, at=stamp(9.9))
+    assert early.answer.status == 202
+    assert ask(early, at=stamp(10)).registration.status is Status.ASSIGNED
+
+
+# --- a token instead of a certificate ---------------------------------------------------------------------------------
+
+
+def test_a_device_with_a_token_is_let_in_and_refused_when_it_registers() -> None:
+    session = admit(presented=None, password="SharedAccessSignature sr=x&sig=y&se=1")
+    assert session == Session(RID, None)
+    assert refusal(lambda: dps.register(session, b"", Known(), None, SERVICE, stamp()))[0] is refusals.TOKEN_REFUSED
+    known = Known(enrollment())
+    assert refusal(lambda: dps.register(session, b"", known, None, SERVICE, stamp()))[0] is refusals.TOKEN_REFUSED
+    assert refusals.TOKEN_REFUSED.code == 401000

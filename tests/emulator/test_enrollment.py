@@ -14,7 +14,7 @@ from pki import Device, make_device
 
 from dpsx_helpers.certificates import describe
 from dpsx_helpers.emulator import enrollment, refusals
-from dpsx_helpers.emulator.dps import Enrollment, Registration, Status
+from dpsx_helpers.emulator.records import Enrollment, Registration, Status
 from dpsx_helpers.emulator.refusals import Refusal, Refused
 from dpsx_helpers.emulator.stamps import Stamp
 
@@ -67,7 +67,7 @@ def stored(**changes: Any) -> Enrollment:
         secondary=device(2).der,
         device_id="thermostat:7",
         enabled=False,
-        hub="second",
+        hubs=("second",),
         initial_twin={"tags": {"room": "lab"}},
         settings=DEFAULTS,
         etag='"old"',
@@ -109,7 +109,7 @@ def test_the_shortest_document_gets_what_the_service_fills_in() -> None:
         "secondary": None,
         "device_id": None,
         "enabled": True,
-        "hub": None,
+        "hubs": (),
         "initial_twin": {},
         "settings": DEFAULTS,
         "etag": ETAG,
@@ -146,7 +146,7 @@ def test_the_longest_document_is_kept_field_by_field() -> None:
         "secondary": device(2).der,
         "device_id": "thermostat:7",
         "enabled": False,
-        "hub": "second",
+        "hubs": ("second",),
         "initial_twin": twin,
         "settings": settings,
         "etag": ETAG,
@@ -194,11 +194,11 @@ def test_a_null_is_as_good_as_nothing() -> None:
 
 @pytest.mark.parametrize("name", ["DeviceId", "enrollmentGroupId", "credentialPolicyName", ""])
 def test_an_unknown_field_is_refused_by_name(name: str) -> None:
-    assert refusal(lambda: parse(**{name: "x"})) == bad(f"the enrollment has no field {name}")
+    assert refusal(lambda: parse(**{name: "x"})) == bad(f"an enrollment of this kind has no field {name}")
 
 
 def test_of_several_unknown_fields_the_first_in_the_alphabet_is_named() -> None:
-    assert refusal(lambda: parse(zebra=1, ape=1)) == bad("the enrollment has no field ape")
+    assert refusal(lambda: parse(zebra=1, ape=1)) == bad("an enrollment of this kind has no field ape")
 
 
 @pytest.mark.parametrize("registration_id", ["", "a b", "dot.", "a" * 129, "ä"])
@@ -252,10 +252,11 @@ def test_a_slot_or_its_info_that_is_no_object_is_named(slot: str, value: Any) ->
 
 
 @pytest.mark.parametrize("name", ["signingCertificates", "caReferences"])
-def test_certificates_of_an_issuer_are_not_emulated(name: str) -> None:
+def test_certificates_of_an_issuer_belong_to_a_group(name: str) -> None:
     attestation = attested()
     attestation["x509"][name] = {"primary": {"certificate": device().pem}}
-    assert refusal(lambda: parse(attestation=attestation)) == not_emulated(f"x509.{name} (certificates of an issuer)")
+    found = refusal(lambda: parse(attestation=attestation))
+    assert found == bad(f"x509.{name} belong to an enrollment group, not to an individual enrollment")
 
 
 # --- certificates -----------------------------------------------------------------------------------------------------
@@ -475,22 +476,23 @@ def test_an_empty_device_id_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "hub"),
+    ("fields", "hubs"),
     [
-        ({}, None),
-        ({"iotHubHostName": ""}, None),
-        ({"iotHubs": []}, None),
-        ({"iotHubHostName": "First.example"}, "first"),
-        ({"iotHubHostName": "FIRST.EXAMPLE"}, "first"),
-        ({"iotHubHostName": "second.example"}, "second"),
-        ({"iotHubs": ["second.example"]}, "second"),
-        ({"iotHubs": ["second.example", "first.example"]}, "second"),
-        ({"iotHubHostName": "first.example", "iotHubs": ["second.example"]}, "first"),
-        ({"iotHubHostName": "", "iotHubs": ["Second.Example"]}, "second"),
+        ({}, ()),
+        ({"iotHubHostName": ""}, ()),
+        ({"iotHubs": []}, ()),
+        ({"iotHubHostName": "First.example"}, ("first",)),
+        ({"iotHubHostName": "FIRST.EXAMPLE"}, ("first",)),
+        ({"iotHubHostName": "second.example"}, ("second",)),
+        ({"iotHubs": ["second.example"]}, ("second",)),
+        ({"iotHubs": ["second.example", "first.example"]}, ("second", "first")),
+        ({"iotHubs": ["second.example", "Second.Example"]}, ("second",)),
+        ({"iotHubHostName": "first.example", "iotHubs": ["second.example"]}, ("first",)),
+        ({"iotHubHostName": "", "iotHubs": ["Second.Example"]}, ("second",)),
     ],
 )
-def test_a_hub_is_named_by_its_address_and_kept_by_its_identity(fields: dict[str, Any], hub: str | None) -> None:
-    assert parse(**fields).hub == hub
+def test_hubs_are_named_by_address_and_kept_by_identity(fields: dict[str, Any], hubs: tuple[str, ...]) -> None:
+    assert parse(**fields).hubs == hubs
 
 
 @pytest.mark.parametrize(
@@ -538,7 +540,7 @@ def test_a_hub_name_that_is_no_text_is_refused(value: Any) -> None:
         {"tags": {"room": "lab", "floor": None}},
         {"properties": {}},
         {"properties": {"desired": {}}},
-        {"tags": {}, "properties": {"desired": {"deep": {"list": [1, None]}}}},
+        {"tags": {}, "properties": {"desired": {"deep": {"list": [1, "two"]}}}},
     ],
 )
 def test_an_initial_twin_is_kept_as_it_came(twin: dict[str, Any]) -> None:
@@ -589,7 +591,7 @@ def facts(number: int) -> dict[str, Any]:
 def test_a_short_enrollment_is_shown_without_what_it_does_not_have() -> None:
     assert enrollment.render(parse(), None, HUBS) == {
         "registrationId": RID,
-        "attestation": {"type": "x509", "x509": {"clientCertificates": {"primary": facts(1)}}},
+        "attestation": {"type": "x509", "x509": {"clientCertificates": {"primary": facts(1), "secondary": None}}},
         "capabilities": {"iotEdge": False},
         "reprovisionPolicy": {"updateHubAssignment": True, "migrateDeviceData": True},
         "allocationPolicy": "hashed",
@@ -692,7 +694,22 @@ def nested(levels: int) -> dict[str, Any]:
     return {"a": nested(levels - 1)} if levels > 1 else {"a": 1}
 
 
-@pytest.mark.parametrize("twin", [lambda deep: {"tags": deep}, lambda deep: {"properties": {"desired": deep}}])
-def test_an_initial_twin_is_at_most_ten_levels_deep(twin: Callable[[Any], Any]) -> None:
-    assert parse(initialTwin=twin(nested(10))).initial_twin
-    assert refusal(lambda: parse(initialTwin=twin(nested(11)))) == bad("initialTwin is nested more than 10 levels deep")
+SECTIONS: list[tuple[str, Callable[[Any], Any]]] = [
+    ("tags", lambda section: {"tags": section}),
+    ("properties.desired", lambda section: {"properties": {"desired": section}}),
+]
+
+
+@pytest.mark.parametrize(("name", "twin"), SECTIONS)
+def test_an_initial_twin_is_at_most_ten_levels_deep(name: str, twin: Callable[[Any], Any]) -> None:
+    assert parse(initialTwin=twin(nested(11))).initial_twin
+    found = refusal(lambda: parse(initialTwin=twin(nested(12))))
+    assert found == bad(f"initialTwin: {name} is nested more than 10 levels deep")
+
+
+@pytest.mark.parametrize(("name", "twin"), SECTIONS)
+@pytest.mark.parametrize("section", [{"a.b": 1}, {"list": [None]}, {"text": "x" * 4097}, {"number": 2**53}])
+def test_an_initial_twin_holds_what_a_twin_may_hold(name: str, twin: Callable[[Any], Any], section: Any) -> None:
+    row, reason = refusal(lambda: parse(initialTwin=twin(section)))
+    assert row is refusals.DPS_BAD_REQUEST
+    assert f"initialTwin: {name}" in reason or f"in {name}" in reason

@@ -1,9 +1,8 @@
-"""The rules of a hub: the identity that DPS makes, who may connect, telemetry, and the documents of the data plane."""
+"""The rules of a hub's device side: who may connect, what it subscribes to, telemetry and last words."""
 
-from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,26 +12,17 @@ import pytest
 from pki import make_device
 
 from dpsx_helpers.certificates import Description, describe
-from dpsx_helpers.emulator import hub, mqtt, refusals
-from dpsx_helpers.emulator.dps import Assignment
-from dpsx_helpers.emulator.hub import Device, Message, Session
+from dpsx_helpers.emulator import hub, mqtt, refusals, sas
+from dpsx_helpers.emulator.hub import Message, Session
+from dpsx_helpers.emulator.identity import Device
 from dpsx_helpers.emulator.refusals import Refusal, Refused
 from dpsx_helpers.emulator.stamps import Stamp
-from dpsx_helpers.emulator.topics import HubLogin
+from dpsx_helpers.emulator.topics import HubLogin, Subscription, Telemetry, parse_hub
 
 DEVICE_ID = "my-x509-device"
 HUBS = {"first": "First.example", "second": "second.example"}
 NOW = datetime(2022, 8, 27, 17, 53, 19, 514349, tzinfo=UTC)
 STAMP = Stamp(NOW, "120086f2-76fe-4341-9214-bb6cfb891b8a")
-LATER = Stamp(NOW + timedelta(hours=1), "220086f2-76fe-4341-9214-bb6cfb891b8a")
-ASSIGNMENT = Assignment(
-    hub="first",
-    device_id=DEVICE_ID,
-    primary_thumbprint="A" * 64,
-    secondary_thumbprint="B" * 64,
-    initial_twin={"tags": {"room": "lab"}, "properties": {"desired": {"interval": 5}}},
-    edge=False,
-)
 SESSION = Session("first", DEVICE_ID, "637000000000000000")
 EVENTS = f"devices/{DEVICE_ID}/messages/events/"
 
@@ -47,7 +37,7 @@ def certificate(number: int = 1) -> Description:
 def device(**changes: Any) -> Device:
     """The device that DPS made for the first certificate."""
     own = certificate().thumbprint_sha256
-    made = hub.provision(None, replace(ASSIGNMENT, primary_thumbprint=own, secondary_thumbprint=own), STAMP)
+    made = Device("first", DEVICE_ID, "637000000000000000", STAMP.text, own, own)
     return replace(made, **changes)
 
 
@@ -57,13 +47,15 @@ def admit(
     client_id: str = DEVICE_ID,
     host: str = "first.EXAMPLE",
     api_version: str = "2021-04-12",
-    will: bool = False,
+    module_id: str | None = None,
+    will: mqtt.Will | None = None,
+    password: str | None = None,
     presented: Description | None = None,
     known: Device | None = None,
 ) -> Session:
-    connect = mqtt.Connect(client_id, f"{host}/{device_id}", 60, False, has_will=will)
-    login = HubLogin(host, device_id, api_version)
-    return hub.admit(connect, login, presented, known, HUBS)
+    connect = mqtt.Connect(client_id, f"{host}/{device_id}", 60, False, will, password)
+    login = HubLogin(host, device_id, api_version, module_id)
+    return hub.admit(connect, login, presented, known, HUBS, NOW.timestamp())
 
 
 def publish(topic: str = EVENTS, payload: bytes = b"22.5", qos: int = 1, **flags: bool) -> mqtt.Publish:
@@ -71,55 +63,15 @@ def publish(topic: str = EVENTS, payload: bytes = b"22.5", qos: int = 1, **flags
 
 
 def receive(packet: mqtt.Publish) -> Message:
-    return hub.receive(SESSION, packet, STAMP)
+    telemetry = hub.check_publish(SESSION, packet, parse_hub(packet.topic))
+    assert isinstance(telemetry, Telemetry)
+    return hub.receive(SESSION, packet, telemetry, STAMP)
 
 
 def refusal(call: Callable[[], object]) -> tuple[Refusal, str]:
     with pytest.raises(Refused) as caught:
         call()
     return caught.value.refusal, caught.value.reason
-
-
-# --- the identity that DPS makes --------------------------------------------------------------------------------------
-
-
-def test_a_new_device_gets_thumbprints_and_initial_twin() -> None:
-    made = hub.provision(None, ASSIGNMENT, STAMP)
-    assert made == Device(
-        hub="first",
-        device_id=DEVICE_ID,
-        generation_id="637972195995143490",
-        primary_thumbprint="A" * 64,
-        secondary_thumbprint="B" * 64,
-        created=STAMP.text,
-        tags={"room": "lab"},
-        desired={"interval": 5},
-    )
-    assert (made.status, made.version, made.twin_version, made.edge) == ("enabled", 1, 1, False)
-    assert hub.provision(None, replace(ASSIGNMENT, edge=True), STAMP).edge
-
-
-@pytest.mark.parametrize("twin", [{}, {"tags": {}}, {"properties": {}}])
-def test_an_initial_twin_may_lack_any_part(twin: dict[str, Any]) -> None:
-    made = hub.provision(None, replace(ASSIGNMENT, initial_twin=twin), STAMP)
-    assert (made.tags, made.desired) == ({}, {})
-
-
-def test_the_same_device_again_is_left_as_it_is() -> None:
-    made = replace(hub.provision(None, ASSIGNMENT, STAMP), status="disabled", desired={"interval": 60})
-    assert hub.provision(made, ASSIGNMENT, LATER) is made
-
-
-@pytest.mark.parametrize("slot", ["primary_thumbprint", "secondary_thumbprint"])
-def test_another_thumbprint_replaces_the_old_one_and_nothing_else(slot: str) -> None:
-    made = replace(hub.provision(None, ASSIGNMENT, STAMP), status="disabled", desired={"interval": 60})
-    changed = hub.provision(made, replace(ASSIGNMENT, initial_twin={}, **{slot: "C" * 64}), LATER)  # type: ignore[arg-type]
-    assert changed == replace(made, version=2, **{slot: "C" * 64})  # type: ignore[arg-type]
-
-
-def test_etags_count_the_changes_of_identity_and_twin() -> None:
-    assert b64decode(device(version=12).etag) == b"12"
-    assert device(twin_version=1).twin_etag == "AAAAAAAAAAE="
 
 
 # --- who may connect --------------------------------------------------------------------------------------------------
@@ -149,7 +101,10 @@ WRONG: list[tuple[Refusal, dict[str, Any], str]] = [
     (refusals.UNKNOWN_API_VERSION, {"api_version": "2021-04-13"}, "'2021-04-13'"),
     (refusals.UNKNOWN_HUB, {"host": "third.example"}, "'third.example'; this is 'First.example, second.example'"),
     (refusals.HUB_CLIENT_ID_DIFFERS, {"client_id": DEVICE_ID.upper()}, f"'{DEVICE_ID.upper()}'"),
-    (refusals.NOT_EMULATED, {"will": True}, "a Will"),
+    (refusals.NOT_EMULATED, {"module_id": "camera"}, "a module identity"),
+    (refusals.BAD_WILL, {"will": mqtt.Will("elsewhere", b"", 0, False)}, "'elsewhere'"),
+    (refusals.BAD_WILL, {"will": mqtt.Will("devices/other/messages/events/", b"", 0, False)}, "other"),
+    (refusals.BAD_WILL, {"will": mqtt.Will(EVENTS, b"", 2, False)}, "or QoS 2"),
     (refusals.NO_CERTIFICATE, {"presented": None}, f"'{DEVICE_ID}' sent no client certificate"),
     (refusals.UNKNOWN_DEVICE, {"known": None}, f"hub 'first.EXAMPLE' has no device '{DEVICE_ID}'"),
     (refusals.THUMBPRINT_DIFFERS, {"presented": 2}, f"device '{DEVICE_ID}' presented the certificate '"),
@@ -175,10 +130,51 @@ def test_a_strangers_certificate_does_not_learn_that_the_device_is_disabled() ->
     )
 
 
-def test_being_active_moves_no_etag() -> None:
-    touched = hub.touched(device(), LATER)
-    assert touched == device(last_activity=LATER.text)
-    assert (touched.etag, touched.twin_etag) == (device().etag, device().twin_etag)
+# --- devices with keys ------------------------------------------------------------------------------------------------
+
+KEYS = {"primary": "cHJpbWFyeSBrZXkgb2YgdGhlIGRldmljZQ==", "secondary": "c2Vjb25kYXJ5IGtleSBvZiB0aGUgZGV2aWNl"}
+
+
+def keyed(**changes: Any) -> Device:
+    """A device that signs its tokens."""
+    made = device(primary_thumbprint="", secondary_thumbprint="", primary_key=KEYS["primary"])
+    return replace(made, secondary_key=KEYS["secondary"], **changes)
+
+
+def token(key: str, *, resource: str = f"first.EXAMPLE/devices/{DEVICE_ID}", seconds: int = 60) -> str:
+    """What a device SDK puts into the password: no policy name."""
+    signed = sas.sign(resource, "", key, int(NOW.timestamp()) + seconds)
+    return signed.removesuffix("&skn=")
+
+
+@pytest.mark.parametrize("slot", KEYS)
+def test_either_key_opens(slot: str) -> None:
+    session = admit(password=token(KEYS[slot]), known=keyed())
+    assert (session.device_id, session.authentication_type) == (DEVICE_ID, "sas")
+
+
+@pytest.mark.parametrize(
+    ("password", "why"),
+    [
+        (None, "there is no SharedAccessSignature in the password"),
+        ("secret", "there is no SharedAccessSignature in the password"),
+        (token("YW5vdGhlciBrZXkgYWx0b2dldGhlcg=="), "does not match a key of the device"),
+        (token(KEYS["primary"], seconds=0), "has expired"),
+        (token(KEYS["primary"], resource="first.EXAMPLE/devices/other"), "'first.EXAMPLE/devices/other', not for"),
+        (token(KEYS["primary"], resource="first.EXAMPLE"), "'first.EXAMPLE', not for"),
+    ],
+)
+def test_a_wrong_token_is_refused_and_kept_to_itself(password: str | None, why: str) -> None:
+    row, reason = refusal(lambda: admit(password=password, presented=certificate(), known=keyed()))
+    assert row is refusals.TOKEN_NOT_VALID
+    assert why in reason
+    assert "sig=" not in reason
+    assert "secret" not in reason
+
+
+def test_a_key_is_no_way_around_a_disabled_identity() -> None:
+    found = refusal(lambda: admit(password=token(KEYS["primary"]), known=keyed(status="disabled")))
+    assert found[0] is refusals.DEVICE_DISABLED
 
 
 # --- telemetry --------------------------------------------------------------------------------------------------------
@@ -246,122 +242,64 @@ def test_256_kilobytes_of_body_and_properties_are_the_limit() -> None:
         (refusals.FOREIGN_TOPIC, publish(f"devices/{DEVICE_ID.upper()}/messages/events/")),
         (refusals.UNKNOWN_TOPIC, publish("devices")),
         (refusals.UNKNOWN_TOPIC, publish(f"devices/{DEVICE_ID}/messages/devicebound/")),
+        (refusals.UNKNOWN_TOPIC, publish("$iothub/twin/res/200/?$rid=1")),
         (refusals.UNKNOWN_TOPIC, publish("$dps/registrations/PUT/iotdps-register/?$rid=1")),
-        (refusals.NOT_EMULATED, publish("$iothub/twin/GET/?$rid=1")),
-        (refusals.NOT_EMULATED, publish("$iothub/twin/PATCH/properties/reported/?$rid=1")),
-        (refusals.NOT_EMULATED, publish("$iothub/methods/res/200/?$rid=1")),
     ],
     ids=lambda value: getattr(value, "topic", ""),
 )
-def test_anything_else_that_is_published_is_refused(row: Refusal, packet: mqtt.Publish) -> None:
+def test_what_is_published_wrongly_is_refused(row: Refusal, packet: mqtt.Publish) -> None:
     found, told = refusal(lambda: receive(packet))
     assert found is row
     assert DEVICE_ID in told
 
 
+# --- last words -------------------------------------------------------------------------------------------------------
+
+
+def test_a_will_becomes_a_message_that_says_so() -> None:
+    bag = f"{EVENTS}%24.mid=1&room=lab"
+    message = hub.last_words(SESSION, mqtt.Will(bag, b"gone", 1, True), STAMP)
+    assert message is not None
+    assert message.body == b"gone"
+    assert message.properties == {"room": "lab", "mqtt-retain": "true", "iothub-MessageType": "Will"}
+    assert message.system_properties["messageId"] == "1"
+    assert hub.last_words(SESSION, mqtt.Will("elsewhere", b"", 0, False), STAMP) is None
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_device_may_leave_a_will_on_its_own_topic(qos: int) -> None:
+    will = mqtt.Will(EVENTS, b"gone", qos, False)
+    assert admit(presented=certificate(), known=device(), will=will).device_id == DEVICE_ID
+
+
+# --- subscriptions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("asked", "granted"), [(0, 0), (1, 1), (2, 1)])
+@pytest.mark.parametrize(
+    ("topic", "subscription"),
+    [
+        ("$iothub/methods/POST/#", Subscription.METHODS),
+        ("$iothub/twin/res/#", Subscription.TWIN),
+        ("$iothub/twin/PATCH/properties/desired/#", Subscription.DESIRED),
+        (f"devices/{DEVICE_ID}/messages/devicebound/#", Subscription.COMMANDS),
+    ],
+)
+def test_the_documented_filters_are_granted(topic: str, subscription: Subscription, asked: int, granted: int) -> None:
+    assert hub.subscribe(SESSION, mqtt.Subscribe(1, ((topic, asked),))) == [(subscription, granted)]
+
+
 @pytest.mark.parametrize(
     ("row", "topic"),
     [
-        (refusals.NOT_EMULATED, "$iothub/methods/POST/#"),
-        (refusals.NOT_EMULATED, "$iothub/twin/res/#"),
-        (refusals.NOT_EMULATED, "$iothub/twin/PATCH/properties/desired/#"),
-        (refusals.NOT_EMULATED, f"devices/{DEVICE_ID}/messages/devicebound/#"),
-        (refusals.UNKNOWN_FILTER, "#"),
-        (refusals.UNKNOWN_FILTER, "$dps/registrations/res/#"),
+        (refusals.HUB_UNKNOWN_FILTER, "#"),
+        (refusals.HUB_UNKNOWN_FILTER, "$dps/registrations/res/#"),
+        (refusals.HUB_UNKNOWN_FILTER, "$iothub/methods/POST/reboot/#"),
+        (refusals.FOREIGN_TOPIC, "devices/other/messages/devicebound/#"),
+        (refusals.FOREIGN_TOPIC, f"devices/{DEVICE_ID}/messages/events/#"),
     ],
 )
-def test_whatever_a_device_subscribes_to_is_refused_by_name(row: Refusal, topic: str) -> None:
-    found, told = refusal(lambda: hub.subscribe(SESSION, mqtt.Subscribe(1, ((topic, 1),))))
+def test_any_other_filter_is_refused_whatever_stands_beside_it(row: Refusal, topic: str) -> None:
+    found, told = refusal(lambda: hub.subscribe(SESSION, mqtt.Subscribe(1, (("$iothub/twin/res/#", 1), (topic, 1)))))
     assert found is row
     assert DEVICE_ID in told
-
-
-# --- the data plane ---------------------------------------------------------------------------------------------------
-
-
-def test_the_identity_as_the_data_plane_shows_it() -> None:
-    made = hub.provision(None, ASSIGNMENT, STAMP)
-    expected = {
-        "deviceId": DEVICE_ID,
-        "generationId": made.generation_id,
-        "etag": "MQ==",
-        "connectionState": "Disconnected",
-        "status": "enabled",
-        "statusReason": None,
-        "connectionStateUpdatedTime": "0001-01-01T00:00:00Z",
-        "statusUpdatedTime": "0001-01-01T00:00:00Z",
-        "lastActivityTime": "0001-01-01T00:00:00Z",
-        "cloudToDeviceMessageCount": 0,
-        "authentication": {
-            "symmetricKey": {"primaryKey": None, "secondaryKey": None},
-            "x509Thumbprint": {"primaryThumbprint": "A" * 64, "secondaryThumbprint": "B" * 64},
-            "type": "selfSigned",
-        },
-        "capabilities": {"iotEdge": False},
-    }
-    assert hub.device_document(made, connected=False) == expected
-    assert hub.device_document(made, connected=True) == expected | {"connectionState": "Connected"}
-    assert hub.device_document(replace(made, last_activity="now"), connected=False)["lastActivityTime"] == "now"
-
-
-def test_the_twin_as_a_query_shows_it() -> None:
-    made = hub.provision(None, replace(ASSIGNMENT, initial_twin={"properties": {"desired": {"a": {"b": 1}}}}), STAMP)
-    when = {"$lastUpdated": STAMP.text}
-    assert hub.twin_document(made, connected=True) == {
-        "deviceId": DEVICE_ID,
-        "etag": "AAAAAAAAAAE=",
-        "deviceEtag": "MQ==",
-        "status": "enabled",
-        "statusUpdateTime": "0001-01-01T00:00:00Z",
-        "connectionState": "Connected",
-        "lastActivityTime": "0001-01-01T00:00:00Z",
-        "cloudToDeviceMessageCount": 0,
-        "authenticationType": "selfSigned",
-        "x509Thumbprint": {"primaryThumbprint": "A" * 64, "secondaryThumbprint": "B" * 64},
-        "capabilities": {"iotEdge": False},
-        "version": 2,
-        "tags": {},
-        "properties": {
-            "desired": {"a": {"b": 1}, "$metadata": {**when, "a": {**when, "b": when}}, "$version": 1},
-            "reported": {"$metadata": when, "$version": 1},
-        },
-    }
-
-
-@pytest.mark.parametrize("query", ["SELECT * FROM devices", "  select  *  from  DEVICES ; "])
-def test_the_query_of_all_devices_is_taken(query: str) -> None:
-    hub.check_query(query)
-
-
-@pytest.mark.parametrize(
-    ("row", "query"),
-    [
-        (refusals.HUB_BAD_REQUEST, None),
-        (refusals.HUB_BAD_REQUEST, 7),
-        (refusals.HUB_BAD_REQUEST, " "),
-        (refusals.HUB_NOT_EMULATED, "SELECT deviceId FROM devices"),
-        (refusals.HUB_NOT_EMULATED, "SELECT * FROM devices WHERE deviceId = 'a'"),
-    ],
-)
-def test_any_other_query_is_refused(row: Refusal, query: Any) -> None:
-    assert refusal(lambda: hub.check_query(query))[0] is row
-
-
-@pytest.mark.parametrize("if_match", ["*", '"*"', "MQ==", '"MQ=="', " * "])
-def test_an_if_match_may_be_quoted_or_a_star(if_match: str) -> None:
-    assert hub.check_etag(device(), DEVICE_ID, if_match) == device()
-
-
-@pytest.mark.parametrize(
-    ("row", "known", "if_match", "reason"),
-    [
-        (refusals.DEVICE_NOT_FOUND, None, "*", f"'{DEVICE_ID}' was not found"),
-        (refusals.DEVICE_CHANGED, 1, None, "Etag missing"),
-        (refusals.DEVICE_CHANGED, 1, "Mg==", "is not the etag of the device"),
-        (refusals.DEVICE_CHANGED, 1, "", "is not the etag of the device"),
-    ],
-)
-def test_a_wrong_if_match_is_refused(row: Refusal, known: int | None, if_match: str | None, reason: str) -> None:
-    found, told = refusal(lambda: hub.check_etag(device() if known else None, DEVICE_ID, if_match))
-    assert found is row
-    assert reason in told

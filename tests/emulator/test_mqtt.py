@@ -24,6 +24,7 @@ from dpsx_helpers.emulator.mqtt import (
     Subscribe,
     Unsubscribe,
     UnsupportedProtocol,
+    Will,
 )
 
 PINGREQ, DISCONNECT = b"\xc0\x00", b"\xe0\x00"
@@ -176,9 +177,13 @@ def test_a_length_of_four_bytes_is_waited_for() -> None:
         (0x80, text("d") + text(""), Connect("d", "", 60, False)),
         (0xC2, text("é") + text("u") + text("p"), Connect("é", "u", 60, True, password="p")),
         (0xC2, text("d") + text("u") + text(""), Connect("d", "u", 60, True, password="")),
-        (0x06, text("d") + text("w") + text(b"\xff"), Connect("d", None, 60, True, has_will=True)),
-        (0x36, text("d") + text("w") + text(""), Connect("d", None, 60, True, has_will=True)),
-        (0xCE, text("d") + text("w") + text("m") + text("u") + text("p"), Connect("d", "u", 60, True, True, "p")),
+        (0x06, text("d") + text("w") + text(b"\xff"), Connect("d", None, 60, True, Will("w", b"\xff", 0, False))),
+        (0x36, text("d") + text("w") + text(""), Connect("d", None, 60, True, Will("w", b"", 2, True))),
+        (
+            0xCE,
+            text("d") + text("w") + text("m") + text("u") + text("p"),
+            Connect("d", "u", 60, True, Will("w", b"m", 1, False), "p"),
+        ),
     ],
 )
 def test_a_connect_tells_who_comes(flags: int, fields: bytes, expected: Connect) -> None:

@@ -10,7 +10,10 @@ import pytest
 from dpsx_helpers import emulator
 from dpsx_helpers.emulator.stamps import Stamp
 
-PURE = ("mqtt", "topics", "dps", "hub", "enrollment", "refusals", "scope", "stamps", "sas", "documents")
+PURE = (
+    "attestation", "commands", "documents", "dps", "enrollment", "faults", "group", "hub", "identity", "limits",
+    "methods", "mqtt", "query", "records", "refusals", "sas", "scope", "stamps", "topics", "twin", "websocket",
+)  # fmt: skip
 FORBIDDEN_MODULES = {
     "asyncio", "concurrent", "multiprocessing", "OpenSSL", "os", "pathlib", "random", "requests", "secrets", "select",
     "selectors", "socket", "sqlite3", "ssl", "subprocess", "threading", "time", "tornado", "uuid",

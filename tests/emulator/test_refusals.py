@@ -1,15 +1,17 @@
 """The table of refusals: every row is whole, every template fits its uses, no fact of the wire spoils the log."""
 
 import ast
+import json
 import re
 import string
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dpsx_helpers import emulator
 from dpsx_helpers.emulator import refusals
-from dpsx_helpers.emulator.refusals import Answer, Refusal, Refused, dps_error, hub_error
+from dpsx_helpers.emulator.refusals import Answer, Refusal, Refused, dps_error, hub_error, injected
 
 ROWS = [value for value in vars(refusals).values() if isinstance(value, Refusal)]
 CONNACKS = {
@@ -61,7 +63,7 @@ def test_a_connection_closed_without_a_word_has_no_text(row: Refusal) -> None:
     assert (row.text, row.status) == ("", 0)
 
 
-@of_kind(Answer.RESPONSE, Answer.DPS_HTTP, Answer.HUB_HTTP)
+@of_kind(Answer.RESPONSE, Answer.DPS_HTTP, Answer.HUB_HTTP, Answer.HUB_METHOD)
 def test_an_error_code_begins_with_its_status(row: Refusal) -> None:
     assert row.code // 1000 == row.status >= 400
     assert row.text
@@ -120,7 +122,7 @@ def uses() -> list[tuple[str, str, set[str]]]:
                 row = node.args[0]
                 # Only rows named where they are used can be looked up; the others are variables.
                 if isinstance(row, ast.Attribute) and isinstance(row.value, ast.Name) and row.value.id == "refusals":
-                    facts = {keyword.arg or "**" for keyword in node.keywords}
+                    facts = {keyword.arg or "**" for keyword in node.keywords} - {"retry_after"}
                     found.append((f"{path.name}:{node.lineno}", row.attr, facts))
     return found
 
@@ -159,7 +161,7 @@ def test_a_template_is_filled_with_every_fact(row: Refusal) -> None:
     facts = {name: f"the {name}" for name in fields(row)}
     refused = Refused(row, **facts)
     assert refused.refusal is row
-    ours = {"feature", "violation", "why"}
+    ours = {"feature", "violation", "why", "limit", "seconds"}
     assert all((value if name in ours else repr(value)) in refused.reason for name, value in facts.items())
     assert not set("{}") & set(refused.reason)
     assert str(refused) == f"{refused.reason} -> {row.hint}"
@@ -234,4 +236,30 @@ def test_a_hub_never_says_why_a_token_was_refused() -> None:
 def test_dps_never_says_why() -> None:
     for row in ROWS:
         assert dps_error(row, TRACKING_ID, TIMESTAMP)["message"] == row.text
-        assert not set("{}") & set(row.text)
+        assert not fields(replace(row, when=row.text if row.text[:1] != "{" else "")), "a text is no template"
+
+
+def test_the_envelope_of_a_direct_method_is_a_document_within_one() -> None:
+    refused = Refused(refusals.DEVICE_NOT_ONLINE, device_id="dev-1")
+    envelope = hub_error(refused, TRACKING_ID, TIMESTAMP)
+    assert envelope["ExceptionMessage"] == ""
+    assert json.loads(envelope["Message"]) == {
+        "errorCode": 404103,
+        "trackingId": "8ad0463c642744799dfa3e8bb7003e9b",
+        "message": "The operation failed because the requested device isn't online or hasn't registered the direct "
+        "method callback.",
+        "info": {},
+        "timestampUtc": TIMESTAMP,
+    }
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+@every_row
+def test_a_fault_refuses_as_its_row_does_and_says_that_it_is_one(row: Refusal) -> None:
+    refused = injected(row, "some-fault")
+    same = ("name", "answer", "status", "code", "text", "source")
+    assert [getattr(refused.refusal, name) for name in same] == [getattr(row, name) for name in same]
+    assert refused.reason == "the fault some-fault is switched on"
+    assert "fault --clear" in refused.refusal.hint

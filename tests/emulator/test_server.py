@@ -95,6 +95,18 @@ def test_impossible_places_are_one_line(tmp_path: Path, arguments: list[str], wo
     assert words in failed_start(tmp_path / "state", *arguments)
 
 
+def test_nothing_listens_but_the_ports_of_the_overview(start: Callable[..., RunningEmulator]) -> None:
+    emulator = start("--ws-port", "0")
+    overview = emulator.emulator.overview
+    listening = {
+        connection.laddr.port
+        for connection in psutil.Process(emulator.process.pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip == emulator.host
+    }
+    assert listening == {overview.mqtt_port, overview.https_port, overview.ws_port}
+    assert not any(listens(emulator.host, port) for port in (1883, 5671, 5672))
+
+
 def test_an_address_of_the_network_needs_the_switch(tmp_path: Path) -> None:
     addresses = [a.address for group in psutil.net_if_addrs().values() for a in group if a.family == socket.AF_INET]
     outside = next((address for address in addresses if not address.startswith("127.")), None)

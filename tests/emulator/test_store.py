@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from dpsx_helpers.emulator.dps import Enrollment, Registration, Status
-from dpsx_helpers.emulator.hub import Device, Message
-from dpsx_helpers.emulator.store import SCHEMA_VERSION, Store, StoreError, read_messages
+from dpsx_helpers.emulator.commands import Command
+from dpsx_helpers.emulator.faults import Fault
+from dpsx_helpers.emulator.hub import Message
+from dpsx_helpers.emulator.identity import Device
+from dpsx_helpers.emulator.records import CaCertificate, Enrollment, Group, Registration, Status, Substatus
+from dpsx_helpers.emulator.store import SCHEMA_VERSION, Store, StoreError, read_messages, read_registrations
+from dpsx_helpers.emulator.twin import Section, Twin
 
 ENROLLMENT = Enrollment(
     registration_id="Dev-1",
@@ -17,7 +21,7 @@ ENROLLMENT = Enrollment(
     secondary=b"\x30\x00",
     device_id="device é",
     enabled=False,
-    hub="hub-1",
+    hubs=("hub-1", "hub-2"),
     initial_twin={"tags": {"floor": 3}, "properties": {"desired": {"on": True, "x": None}}},
     settings={"capabilities": {"iotEdge": True}},
     etag="IjEi",
@@ -47,12 +51,31 @@ DEVICE = Device(
     created="2022-08-27T17:53:19.5143490Z",
     status="disabled",
     version=3,
-    twin_version=4,
     last_activity="2022-08-27T17:53:20.0000000Z",
     edge=True,
-    tags={"floor": 3},
-    desired={"on": {"deep": [1, "é"]}},
 )
+TWIN = Twin(
+    tags={"floor": 3},
+    desired=Section({"on": {"deep": [1, "é"]}}, {"$lastUpdated": "then", "on": {"$lastUpdated": "now"}}, 4),
+    reported=Section({"temperature": 21.5}, {"$lastUpdated": "then"}, 7),
+    version=9,
+)
+GROUP = Group(
+    group_id="Group-1",
+    primary=b"\x30\x01",
+    secondary=None,
+    primary_ca=None,
+    secondary_ca=None,
+    enabled=True,
+    hubs=("hub-1",),
+    initial_twin={"tags": {"floor": 3}},
+    settings={"allocationPolicy": "static"},
+    etag="IjEi",
+    created="2022-08-27T17:53:19.5143490Z",
+    updated="2022-08-27T17:53:20.0000000Z",
+)
+CA = CaCertificate("Root", b"\x30\x02", True, "", "IjEi", "then", "now")
+COMMAND = Command("hub-1", "Dev-1", "m-1", {"é": "ü"}, b"\xff\x00", "then", 1_661_622_799.25)
 MESSAGE = Message(
     hub="hub-1",
     device_id="Dev-1",
@@ -68,6 +91,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "emulator.db"
 
 
+CLEARED = (
+    "enrollments", "groups", "ca_certificates", "registrations", "devices", "commands", "messages", "faults",
+)  # fmt: skip
+
+
 @pytest.fixture
 def store(path: Path) -> Iterator[Store]:
     opened = Store(path)
@@ -80,14 +108,18 @@ def fill(store: Store, *names: str) -> None:
     for name in names:
         store.put_enrollment(replace(ENROLLMENT, registration_id=name))
         store.put_registration(replace(REGISTRATION, registration_id=name))
-        store.put_device(replace(DEVICE, device_id=name))
+        store.put_group(replace(GROUP, group_id=name))
+        store.put_ca_certificate(replace(CA, name=name))
+        store.put_fault(Fault("429", name))
+        store.add_device(replace(DEVICE, device_id=name), TWIN)
+        store.put_command(replace(COMMAND, device_id=name))
         store.add_message(replace(MESSAGE, device_id=name))
 
 
 def seen(path: Path) -> dict[str, int]:
     """How many rows of each kind a second reader sees."""
     database = sqlite3.connect(path)
-    tables = ("facts", "enrollments", "registrations", "devices", "messages")
+    tables = ("facts", *CLEARED)
     found = {table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
     database.close()
     return found
@@ -110,7 +142,7 @@ def reason(path: Path) -> str:
     "enrollment",
     [
         ENROLLMENT,
-        replace(ENROLLMENT, secondary=None, device_id=None, hub=None, enabled=True, initial_twin={}, settings={}),
+        replace(ENROLLMENT, secondary=None, device_id=None, hubs=(), enabled=True, initial_twin={}, settings={}),
     ],
     ids=["full", "bare"],
 )
@@ -142,13 +174,13 @@ def test_a_bare_registration_comes_back_as_it_was(store: Store) -> None:
 
 @pytest.mark.parametrize(
     "device",
-    [DEVICE, Device("hub-1", "Dev-1", "637", "AA", "BB", "c")],
+    [DEVICE, Device("hub-1", "Dev-1", "637", "c", primary_key="a2V5")],
     ids=["full", "bare"],
 )
 def test_a_device_comes_back_as_it_was(store: Store, device: Device) -> None:
-    store.put_device(device)
+    store.add_device(device, TWIN)
     assert store.device("hub-1", "Dev-1") == device
-    assert store.devices("hub-1") == [device]
+    assert store.devices("hub-1") == [(device, TWIN)]
 
 
 def test_a_message_comes_back_as_it_was(store: Store, path: Path) -> None:
@@ -207,17 +239,28 @@ def test_devices_are_told_apart_by_case_and_by_hub(store: Store) -> None:
         for name in ("DEV", "Dev", "dev")
     ]
     for device in devices:
-        store.put_device(device)
+        store.add_device(device, TWIN)
     for device in devices:
         assert store.device(device.hub, device.device_id) == device
     assert store.device("hub-1", "dEV") is None
-    assert store.devices("hub-2") == devices[3:]
+    assert store.devices("hub-2") == [(device, TWIN) for device in devices[3:]]
 
 
-def test_putting_a_device_again_replaces_it(store: Store) -> None:
-    store.put_device(DEVICE)
+def test_device_and_twin_change_each_for_itself(store: Store) -> None:
+    store.add_device(DEVICE, TWIN)
     store.put_device(replace(DEVICE, version=9))
-    assert store.devices("hub-1") == [replace(DEVICE, version=9)]
+    assert store.devices("hub-1") == [(replace(DEVICE, version=9), TWIN)]
+    store.put_twin(DEVICE, Twin(version=8))
+    assert store.devices("hub-1") == [(replace(DEVICE, version=9), Twin(version=8))]
+    assert store.twin("hub-1", "Dev-1") == Twin(version=8)
+    store.add_device(DEVICE, TWIN)
+    assert store.devices("hub-1") == [(DEVICE, TWIN)]
+
+
+def test_what_is_not_there_is_not_changed(store: Store) -> None:
+    store.put_device(DEVICE)
+    store.put_twin(DEVICE, TWIN)
+    assert (store.device("hub-1", "Dev-1"), store.twin("hub-1", "Dev-1")) == (None, None)
 
 
 # --- deleting and paging ----------------------------------------------------------------------------------------------
@@ -234,11 +277,11 @@ def test_a_registration_goes_with_its_enrollment_and_the_device_stays(store: Sto
 
 def test_deleting_a_device_takes_that_one_alone(store: Store) -> None:
     for device in (DEVICE, replace(DEVICE, device_id="dev-1"), replace(DEVICE, hub="hub-2")):
-        store.put_device(device)
+        store.add_device(device, TWIN)
     store.delete_device("hub-1", "Dev-1")
     assert store.device("hub-1", "Dev-1") is None
-    assert store.devices("hub-1") == [replace(DEVICE, device_id="dev-1")]
-    assert store.devices("hub-2") == [replace(DEVICE, hub="hub-2")]
+    assert store.devices("hub-1") == [(replace(DEVICE, device_id="dev-1"), TWIN)]
+    assert store.devices("hub-2") == [(replace(DEVICE, hub="hub-2"), TWIN)]
 
 
 def test_deleting_what_is_not_there_changes_nothing(store: Store, path: Path) -> None:
@@ -246,7 +289,7 @@ def test_deleting_what_is_not_there_changes_nothing(store: Store, path: Path) ->
     store.delete_enrollment("nobody")
     store.delete_device("hub-1", "nobody")
     store.commit()
-    assert seen(path) == {"facts": 0, "enrollments": 1, "registrations": 1, "devices": 1, "messages": 1}
+    assert seen(path) == {"facts": 0, **dict.fromkeys(CLEARED, 1)}
 
 
 def test_clearing_keeps_the_facts(store: Store, path: Path) -> None:
@@ -255,7 +298,7 @@ def test_clearing_keeps_the_facts(store: Store, path: Path) -> None:
     store.commit()
     store.clear()
     store.commit()
-    assert seen(path) == {"facts": 1, "enrollments": 0, "registrations": 0, "devices": 0, "messages": 0}
+    assert seen(path) == {"facts": 1, **dict.fromkeys(CLEARED, 0)}
     assert store.fact("id scope") == "0ne1"
 
 
@@ -275,7 +318,7 @@ def test_enrollments_and_devices_come_in_pages(store: Store, limit: int, offset:
     fill(store, "e", "c", "a", "D", "B")
     assert [found.registration_id for found in store.enrollments(limit, offset)] == names
     devices = sorted(["a", "B", "c", "D", "e"])[offset:][: None if limit < 0 else limit]
-    assert [found.device_id for found in store.devices("hub-1", limit, offset)] == devices
+    assert [found.device_id for found, _ in store.devices("hub-1", limit, offset)] == devices
 
 
 # --- transactions -----------------------------------------------------------------------------------------------------
@@ -294,9 +337,9 @@ def test_nobody_sees_a_write_before_it_is_committed(store: Store, path: Path) ->
 
 
 def test_what_was_not_committed_is_gone_with_the_process(store: Store, path: Path) -> None:
-    store.put_device(DEVICE)
+    store.add_device(DEVICE, TWIN)
     store.commit()
-    store.put_device(replace(DEVICE, version=9))
+    store.add_device(replace(DEVICE, version=9), TWIN)
     store.add_message(MESSAGE)
     # What the end of a process does to a connection, without the commit of `close`.
     store._db.close()
@@ -307,7 +350,7 @@ def test_what_was_not_committed_is_gone_with_the_process(store: Store, path: Pat
 
 def test_closing_commits(path: Path) -> None:
     store = Store(path)
-    store.put_device(DEVICE)
+    store.add_device(DEVICE, TWIN)
     store.close()
     assert seen(path)["devices"] == 1
     with pytest.raises(sqlite3.ProgrammingError):
@@ -324,11 +367,11 @@ def test_a_commit_that_fails_leaves_nothing_of_what_was_written(store: Store, pa
     """A file that may not grow is what a full disk is to SQLite."""
     resource = pytest.importorskip("resource")
     signal = pytest.importorskip("signal")
-    store.put_device(DEVICE)
+    store.add_device(DEVICE, TWIN)
     store.commit()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    store.put_device(replace(DEVICE, version=9))
+    store.add_device(replace(DEVICE, version=9), TWIN)
     store.add_message(replace(MESSAGE, body=bytes(100_000)))
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name("emulator.db-wal").stat().st_size, hard))
@@ -340,7 +383,7 @@ def test_a_commit_that_fails_leaves_nothing_of_what_was_written(store: Store, pa
     assert store.device("hub-1", "Dev-1") == DEVICE
     store.commit()
     assert seen(path)["messages"] == 0
-    store.put_device(replace(DEVICE, version=10))
+    store.add_device(replace(DEVICE, version=10), TWIN)
     store.commit()
     other = Store(path)
     assert other.device("hub-1", "Dev-1") == replace(DEVICE, version=10)
@@ -352,12 +395,12 @@ def test_a_commit_that_is_refused_is_rolled_back(store: Store, path: Path) -> No
     store._db.executescript(
         "PRAGMA foreign_keys = ON;CREATE TABLE late (fact TEXT REFERENCES facts (name) DEFERRABLE INITIALLY DEFERRED);"
     )
-    store.put_device(DEVICE)
+    store.add_device(DEVICE, TWIN)
     store._write("INSERT INTO late VALUES ('nothing')")
     with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
         store.commit()
     assert store.device("hub-1", "Dev-1") is None
-    store.put_device(replace(DEVICE, version=9))
+    store.add_device(replace(DEVICE, version=9), TWIN)
     store.commit()
     assert seen(path)["devices"] == 1
 
@@ -418,7 +461,7 @@ def test_no_messages_can_be_read_where_there_is_no_database(path: Path, content:
 
 
 def test_all_files_are_private_to_their_owner(store: Store, path: Path) -> None:
-    store.put_device(DEVICE)
+    store.add_device(DEVICE, TWIN)
     store.commit()
     modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
     assert modes == dict.fromkeys(("emulator.db", "emulator.db-wal", "emulator.db-shm"), 0o600)
@@ -427,8 +470,8 @@ def test_all_files_are_private_to_their_owner(store: Store, path: Path) -> None:
 def test_a_store_is_opened_again_as_it_was_left(path: Path) -> None:
     for number in range(3):
         store = Store(path)
-        assert [device.device_id for device in store.devices("hub-1")] == [str(each) for each in range(number)]
-        store.put_device(replace(DEVICE, device_id=str(number)))
+        assert [device.device_id for device, _ in store.devices("hub-1")] == [str(each) for each in range(number)]
+        store.add_device(replace(DEVICE, device_id=str(number)), TWIN)
         store.close()
     assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
@@ -474,3 +517,95 @@ def test_the_database_of_another_program_is_left_alone(path: Path) -> None:
     before = path.read_bytes()
     assert "another program's" in reason(path)
     assert path.read_bytes() == before
+
+
+# --- groups, CA certificates, cloud-to-device messages, faults --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "group", [GROUP, replace(GROUP, primary=None, primary_ca="Root", secondary_ca="other", hubs=(), enabled=False)]
+)
+def test_a_group_comes_back_as_it_was(store: Store, group: Group) -> None:
+    store.put_group(group)
+    assert store.group("GROUP-1") == group
+    assert store.groups() == [group]
+    store.put_group(replace(group, group_id="group-1", enabled=not group.enabled))
+    assert [found.group_id for found in store.groups()] == ["group-1"]
+    store.delete_group("Group-1")
+    assert store.groups() == []
+
+
+def test_groups_are_found_by_the_certificate_that_they_hold_or_name(store: Store) -> None:
+    store.put_ca_certificate(CA)
+    own = replace(GROUP, group_id="own", primary=b"A", secondary=b"B")
+    named = replace(GROUP, group_id="named", primary=None, primary_ca="ROOT")
+    second = replace(GROUP, group_id="second", primary=None, primary_ca="other", secondary_ca="root")
+    for group in (own, named, second):
+        store.put_group(group)
+    assert store.groups_of(b"A") == store.groups_of(b"B") == [own]
+    assert store.groups_of(CA.der) == [named, second]
+    assert store.groups_of(b"C") == []
+
+
+def test_registrations_go_with_their_group(store: Store) -> None:
+    for name, group in (("a", "Group-1"), ("b", "GROUP-1"), ("c", "Group-2"), ("d", None)):
+        store.put_registration(replace(REGISTRATION, registration_id=name, group_id=group))
+    assert [found.registration_id for found in store.registrations("group-1")] == ["a", "b"]
+    assert [found.registration_id for found in store.registrations("group-1", 1, 1)] == ["b"]
+    store.delete_group("group-1")
+    assert [store.registration(name) is None for name in "abcd"] == [True, True, False, False]
+
+
+def test_a_registration_keeps_payload_and_substatus(store: Store, path: Path) -> None:
+    kept = replace(REGISTRATION, payload={"a": [1]}, substatus=Substatus.MIGRATED, group_id="Group-1", held_until=2.5)
+    store.put_registration(kept)
+    assert store.registration("dev-1") == kept
+    store.commit()
+    assert read_registrations(path) == [kept]
+
+
+def test_a_ca_certificate_comes_back_as_it_was(store: Store) -> None:
+    store.put_ca_certificate(CA)
+    store.put_ca_certificate(replace(CA, name="ROOT", verified=False, code="C0DE"))
+    assert store.ca_certificates() == [replace(CA, name="ROOT", verified=False, code="C0DE")]
+    assert store.ca_certificate("root") == store.ca_certificates()[0]
+    store.delete_ca_certificate("Root")
+    assert store.ca_certificate("root") is None
+
+
+def test_commands_keep_their_order_and_numbers_are_never_used_again(store: Store) -> None:
+    for _ in range(3):
+        store.put_command(COMMAND)
+    numbers = [found.number for found in store.commands("hub-1", "Dev-1")]
+    assert numbers == sorted(set(numbers))
+    first = store.commands("hub-1", "Dev-1")[0]
+    assert first == replace(COMMAND, number=numbers[0])
+    store.put_command(replace(first, deliveries=1))
+    assert [found.deliveries for found in store.commands("hub-1", "Dev-1")] == [1, 0, 0]
+    store.delete_command(numbers[2])
+    store.put_command(COMMAND)
+    assert store.commands("hub-1", "Dev-1")[-1].number > numbers[2]
+    assert store.commands("hub-2", "Dev-1") == store.commands("hub-1", "dev-1") == []
+
+
+def test_what_waits_for_a_device_goes_with_it(store: Store) -> None:
+    fill(store, "Dev-1", "Dev-2")
+    store.delete_device("hub-1", "Dev-1")
+    assert store.commands("hub-1", "Dev-1") == []
+    assert len(store.commands("hub-1", "Dev-2")) == 1
+
+
+def test_faults_keep_their_order_and_change_by_number(store: Store) -> None:
+    for kind in ("429", "slow", "drop"):
+        store.put_fault(Fault(kind, left=2))
+    numbers = [number for number, _ in store.faults()]
+    store.put_fault(Fault("slow", left=1), numbers[1])
+    assert [fault for _, fault in store.faults()] == [
+        Fault("429", left=2),
+        Fault("slow", left=1),
+        Fault("drop", left=2),
+    ]
+    store.delete_faults(numbers[0])
+    assert [number for number, _ in store.faults()] == numbers[1:]
+    store.delete_faults()
+    assert store.faults() == []

@@ -263,7 +263,7 @@ def test_a_client_without_a_certificate_is_let_in(shared: Files) -> None:
     client = Client(shared)
     assert not client.channel.handshaken
     assert client.handshake().channel.handshaken
-    assert client.channel.peer_certificate is None
+    assert client.channel.peer_certificates == ()
 
 
 @pytest.mark.parametrize(
@@ -281,13 +281,14 @@ def test_any_client_certificate_is_taken_and_handed_on(
     device = make_device(tmp_path, name, **options)  # type: ignore[arg-type]
     client = Client(shared, presenting(shared, device)).handshake()
     assert client.channel.handshaken
-    assert client.channel.peer_certificate == device.der
+    assert client.channel.peer_certificates == (device.der,)
 
 
-def test_of_a_chain_the_certificate_of_the_device_is_handed_on(shared: Files, tmp_path: Path) -> None:
-    device, other = make_device(tmp_path, "leaf"), make_device(tmp_path, "above", ca=True)
-    device.certificate_file.write_text(device.pem + other.pem)
-    assert Client(shared, presenting(shared, device)).handshake().channel.peer_certificate == device.der
+def test_a_chain_is_handed_on_whole_and_in_its_order(shared: Files, tmp_path: Path) -> None:
+    device, *others = (make_device(tmp_path, name, ca=name != "leaf") for name in ("leaf", "above", "top"))
+    device.certificate_file.write_text("".join(one.pem for one in (device, *others, others[0])))
+    channel = Client(shared, presenting(shared, device)).handshake().channel
+    assert channel.peer_certificates == (device.der, *(one.der for one in others)), "each once, the device's own first"
 
 
 def test_a_client_cannot_pass_for_the_owner_of_a_certificate(shared: Files, tmp_path: Path) -> None:

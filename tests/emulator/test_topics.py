@@ -10,15 +10,25 @@ from dpsx_helpers.emulator import topics
 from dpsx_helpers.emulator.topics import (
     DpsLogin,
     HubLogin,
+    MethodAnswer,
     Poll,
     Register,
+    Subscription,
     Telemetry,
+    TwinGet,
+    TwinPatch,
+    build_bag,
+    command,
+    desired_changed,
     dps_response,
-    hub_feature,
+    method,
     parse_bag,
     parse_dps,
+    parse_hub,
     parse_login,
+    parse_subscription,
     parse_telemetry,
+    twin_answer,
 )
 
 REGISTER = "$dps/registrations/PUT/iotdps-register/?"
@@ -61,19 +71,25 @@ def test_a_login_to_dps(username: str, expected: DpsLogin) -> None:
         ("h/d/?DeviceClientType=x&api-version=2018-06-30", HubLogin("h", "d", "2018-06-30")),
         ("h/d/", HubLogin("h", "d", "")),
         ("h/d/??api-version=1", HubLogin("h", "d", "")),
-        ("h/d/module/?api-version=1", HubLogin("h", "d", "")),
+        ("h/d/module/?api-version=1", HubLogin("h", "d", "1", "module")),
+        ("h/d/module/", HubLogin("h", "d", "", "module")),
         ("H/D%2d.é/?api-version=1", HubLogin("H", "D%2d.é", "1")),
         # The word is in the wrong place for DPS.
         ("registrations/d/api-version=1", HubLogin("registrations", "d", "1")),
         ("h/registrations/?api-version=1", HubLogin("h", "registrations", "1")),
-        ("h/0ne1/registrations/d/api-version=1", HubLogin("h", "0ne1", "")),
     ],
 )
 def test_a_login_to_a_hub(username: str, expected: HubLogin) -> None:
     assert parse_login(username) == expected
 
 
-@pytest.mark.parametrize("username", [None, "", "d", "h/d", "/d/?api-version=1", "h//?api-version=1", "///", "//"])
+@pytest.mark.parametrize(
+    "username",
+    [
+        None, "", "d", "h/d", "/d/?api-version=1", "h//?api-version=1", "///", "//", "h/d/m/x/?api-version=1",
+        "h/0ne1/registrations/d/api-version=1",
+    ],
+)  # fmt: skip
 def test_a_user_name_that_is_no_login(username: str | None) -> None:
     assert parse_login(username) is None
 
@@ -237,38 +253,73 @@ def test_every_bag_comes_back_from_its_encoded_form(properties: dict[str, str | 
     assert list(found) == list(properties)
 
 
-# --- features of a hub ------------------------------------------------------------------------------------------------
+# --- what a device sends to its hub, and what it hears ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("topic", "feature"),
+    ("topic", "expected"),
     [
-        ("devices/d/messages/devicebound/#", "cloud-to-device messages"),
-        ("$iothub/twin/res/#", "device twin"),
-        ("$iothub/twin/GET/?$rid=1", "device twin"),
-        ("$iothub/twin/PATCH/properties/reported/?$rid=1", "device twin"),
-        ("$iothub/twin/PATCH/properties/desired/#", "device twin"),
-        ("$iothub/methods/POST/#", "direct methods"),
-        ("$iothub/methods/res/200/?$rid=1", "direct methods"),
-        ("devices/d/messages/events/", None),
-        ("devices/d/e/messages/devicebound/#", None),
+        ("devices/d/messages/events/a=1", Telemetry("d", {"a": "1"})),
+        ("$iothub/twin/GET/?$rid=1", TwinGet("1")),
+        ("$iothub/twin/GET/?$rid=a%20b&more", TwinGet("a%20b")),
+        ("$iothub/twin/PATCH/properties/reported/?$rid=7", TwinPatch("7")),
+        ("$iothub/twin/PATCH/properties/reported/?$rid=7&$version=3", TwinPatch("7")),
+        ("$iothub/methods/res/200/?$rid=4f", MethodAnswer("4f", 200)),
+        ("$iothub/methods/res/-1/?$rid=4f", MethodAnswer("4f", -1)),
+        ("$iothub/methods/res/ok/?$rid=4f", None),
+        ("$iothub/methods/res/200/", None),
+        ("$iothub/methods/POST/reboot/?$rid=1", None),
+        ("$iothub/twin/GET/", None),
+        ("$iothub/twin/GET/?rid=1", None),
+        ("$iothub/twin/GET/?$rid=", None),
+        ("$iothub/twin/PATCH/properties/desired/?$rid=1", None),
+        ("$iothub/twin/res/200/?$rid=1", None),
         ("devices/d/messages/devicebound/", None),
-        ("$iothub/twin/res/", None),
-        ("$iothub/twin/PATCH/tags", None),
-        ("$iothub/methods/POST/reboot", None),
-        ("x$iothub/methods/POST/#", None),
-        ("$iothub/methods/POST/#/x", None),
-        ("#", None),
+        ("x$iothub/twin/GET/?$rid=1", None),
         ("", None),
     ],
 )
-def test_a_topic_belongs_to_a_feature_or_to_none(topic: str, feature: str | None) -> None:
-    assert hub_feature(topic) == feature
+def test_a_topic_is_a_request_to_a_hub_or_nothing(topic: str, expected: object) -> None:
+    assert parse_hub(topic) == expected
+
+
+@pytest.mark.parametrize(
+    ("topic", "expected"),
+    [
+        ("devices/d/messages/devicebound/#", Subscription.COMMANDS),
+        ("$iothub/twin/res/#", Subscription.TWIN),
+        ("$iothub/twin/PATCH/properties/desired/#", Subscription.DESIRED),
+        ("$iothub/methods/POST/#", Subscription.METHODS),
+        ("devices/D/messages/devicebound/#", None),
+        ("devices/{}/messages/devicebound/#", None),
+        ("devices/+/messages/devicebound/#", None),
+        ("devices/d/messages/devicebound/", None),
+        ("$iothub/twin/#", None),
+        ("#", None),
+    ],
+)
+def test_a_filter_is_one_of_four_or_nothing(topic: str, expected: Subscription | None) -> None:
+    assert parse_subscription(topic, "d") == expected
+
+
+def test_what_a_hub_sends_has_the_documented_topics() -> None:
+    assert twin_answer(200, "a b") == "$iothub/twin/res/200/?$rid=a b"
+    assert twin_answer(204, "1", 7) == "$iothub/twin/res/204/?$rid=1&$version=7"
+    assert desired_changed(3) == "$iothub/twin/PATCH/properties/desired/?$version=3"
+    assert method("re boot", "1f") == "$iothub/methods/POST/re%20boot/?$rid=1f"
+    bag: dict[str, str | None] = {"$.mid": "m/1", "a b": "", "none": None}
+    assert command("d", bag) == "devices/d/messages/devicebound/%24.mid=m%2F1&a%20b=&none"
+
+
+@given(st.dictionaries(st.text(min_size=1), st.none() | st.text()))
+@settings(deadline=None)
+def test_a_bag_that_is_built_is_parsed_as_it_was(properties: dict[str, str | None]) -> None:
+    assert parse_bag(build_bag(properties)) == properties
 
 
 @given(st.text())
 @settings(deadline=None)
 def test_no_text_at_all_makes_a_parser_raise(text: str) -> None:
-    for parse in (parse_login, parse_dps, parse_telemetry, parse_bag, hub_feature):
+    for parse in (parse_login, parse_dps, parse_telemetry, parse_bag, parse_hub):
         parse(text)
     assert parse_dps(REGISTER + text) in (None, Register(text.partition("$rid=")[2].partition("&")[0]))

@@ -1,0 +1,100 @@
+"""The emulator's own requests, for whoever can read its state directory: they are no part of Azure."""
+
+from base64 import b64decode
+from dataclasses import asdict
+from typing import Any
+
+from dpsx_helpers.emulator import refusals
+from dpsx_helpers.emulator.data_plane import LOG, Handler
+from dpsx_helpers.emulator.faults import KINDS, Fault, unfit
+from dpsx_helpers.emulator.identity import Device
+from dpsx_helpers.emulator.refusals import Refused
+
+
+class _ControlHandler(Handler):
+    logged = False
+
+    def authorize(self) -> None:
+        if not self.by_owner():
+            raise Refused(refusals.CONTROL_UNAUTHORIZED, path=self.request.path)
+
+
+class Ping(_ControlHandler):
+    """Whether it is there."""
+
+    def post(self) -> None:
+        self.answer({"done": "ping"})
+
+
+class Stop(_ControlHandler):
+    """End the process."""
+
+    def post(self) -> None:
+        self.answer({"done": "stop"})
+        self.control.stop()
+
+
+class Reset(_ControlHandler):
+    """Forget everything but ID scope, CA and keys."""
+
+    def post(self) -> None:
+        self.services.reset()
+        LOG.info("= reset: enrollments, registrations, devices, messages and faults are gone")
+        self.answer({"done": "reset"})
+
+
+class Send(_ControlHandler):
+    """Send a cloud-to-device message: Azure's service side takes them over AMQP only."""
+
+    def post(self) -> None:
+        document = self.document()
+        name = document.get("deviceId") if isinstance(document, dict) else None
+        try:
+            body = b64decode(document["body"], validate=True)
+        except (KeyError, TypeError, ValueError):
+            raise self.bad_request("the body is not an object with deviceId and body, which is base64") from None
+        if not isinstance(name, str):
+            raise self.bad_request("deviceId is not a text")
+        command = self.services.send_command(self._device(name), body, document)
+        self.answer({"messageId": command.message_id, "deviceId": name, "enqueuedTimeUtc": command.enqueued})
+
+    def _device(self, name: str) -> Device:
+        for hub in () if not name.isprintable() else self.services.dps.hubs:
+            device = self.services.store.device(hub, name)
+            if device is not None:
+                return device
+        raise Refused(refusals.DEVICE_NOT_FOUND, device_id=name)
+
+
+class Faults(_ControlHandler):
+    """The faults that are on: show, switch one on, clear all."""
+
+    def get(self) -> None:
+        self.answer([asdict(fault) for fault in self.services.faults()])
+
+    def post(self) -> None:
+        try:
+            fault = Fault(**self.document())
+            why = unfit(fault)
+        except TypeError:
+            raise self.bad_request("the body is not an object with the fields of a fault") from None
+        if why:
+            raise self.bad_request(why)
+        self.services.switch_on(fault)
+        whose = fault.device or "every device"
+        LOG.warning("= fault %s is on for %s: %s", fault.kind, whose, KINDS[fault.kind].what)
+        self.answer({"done": "fault"})
+
+    def delete(self) -> None:
+        self.services.clear_faults()
+        LOG.info("= all faults are off")
+        self.answer({"done": "clear"})
+
+
+ROUTES: list[tuple[str, type[Handler], dict[str, Any]]] = [
+    (r"/emulator/ping", Ping, {}),
+    (r"/emulator/stop", Stop, {}),
+    (r"/emulator/reset", Reset, {}),
+    (r"/emulator/send", Send, {}),
+    (r"/emulator/faults", Faults, {}),
+]

@@ -1,0 +1,195 @@
+"""What all requests of the HTTPS data planes share: who may ask, how answers, pages and errors look."""
+
+import hmac
+import json
+import logging
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from tornado.web import RequestHandler
+
+from dpsx_helpers.emulator import documents, refusals, sas
+from dpsx_helpers.emulator.limits import MINUTE
+from dpsx_helpers.emulator.refusals import Answer, Refused
+from dpsx_helpers.emulator.services import Services
+
+LOG = logging.getLogger("dpsx_helpers.emulator.service")
+_labels = (f"h{number}" for number in count(1))
+DPS_API_VERSIONS = frozenset(
+    {"2018-11-01", "2019-03-31", "2020-03-01", "2021-06-01", "2021-10-01", "2025-07-01-preview"}
+)
+HUB_API_VERSIONS = frozenset({"2018-06-30", "2020-05-31-preview", "2020-09-30", "2021-04-12", "2024-03-31"})
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What the data planes check: their own names, the keys of their policies (base64), the control token."""
+
+    names: frozenset[str]
+    dps_keys: Mapping[str, str] = field(repr=False)
+    hub_keys: Mapping[str, str] = field(repr=False)
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What the emulator's own requests do."""
+
+    stop: Callable[[], None]
+    active: Callable[[], None]
+
+
+class Handler(RequestHandler):
+    """What all requests share: who may ask, how answers and errors look, that the store commits before the answer."""
+
+    services: Services
+    access: Access
+    control: Control
+    plane = Answer.HUB_HTTP
+    logged = True  # one line for the request, one for its answer
+    secret_body = False
+
+    def initialize(self, services: Services, access: Access, control: Control) -> None:
+        self.services, self.access, self.control = services, access, control
+        self.stamp = services.stamp()
+        self.label = next(_labels)
+        self.set_default_headers()
+
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+        if hasattr(self, "stamp"):  # tornado calls this once before `initialize` and again before an error
+            self.set_header("x-ms-request-id", self.stamp.guid)
+
+    def prepare(self) -> None:
+        if self.logged:
+            body = "" if self.secret_body else self.services.body(self.request.body)
+            LOG.info("%s < %s %s%s", self.label, self.request.method, self.request.path[:200], body)
+        self.control.active()
+        self.authorize()
+
+    def by_owner(self) -> bool:
+        """Whether the emulator's own token came, which only its owner can read."""
+        token = self.request.headers.get("Authorization", "")
+        return hmac.compare_digest(token.encode(), f"Bearer {self.access.token}".encode())
+
+    def authorize(self) -> None:
+        if self.by_owner():
+            return
+        keys = self.access.dps_keys if self.plane is Answer.DPS_HTTP else self.access.hub_keys
+        token = self.request.headers.get("Authorization", "")
+        now = self.stamp.now.timestamp()
+        why = sas.verify(token, self.access.names, keys, now)
+        if why is not None:
+            self._check_service(token, now)
+            raise Refused(self._row(refusals.DPS_UNAUTHORIZED, refusals.HUB_UNAUTHORIZED), why=why)
+        version = self.get_query_argument("api-version", "")
+        known = DPS_API_VERSIONS if self.plane is Answer.DPS_HTTP else HUB_API_VERSIONS
+        if version not in known:
+            uri = self.request.uri or ""
+            raise self.bad_request(f"Unknown api version; uri: {uri[:80]}. Known: {', '.join(sorted(known))}")
+        limits = self.services.limits
+        wait = limits.operation(now) if limits and self.plane is Answer.DPS_HTTP else None
+        if wait is not None:
+            self.set_header("Retry-After", str(wait))
+            raise Refused(refusals.DPS_THROTTLED, retry_after=wait, limit="{} in {:g} s".format(*MINUTE))
+
+    def _check_service(self, token: str, now: float) -> None:
+        """Who asks a hub about enrollments, with its connection string, gets the answer of a hub."""
+        if self.plane is Answer.DPS_HTTP and sas.verify(token, self.access.names, self.access.hub_keys, now) is None:
+            raise Refused(refusals.WRONG_SERVICE, why=(self.request.uri or "")[:200])
+
+    def bad_request(self, why: str) -> Refused:
+        return Refused(self._row(refusals.DPS_BAD_REQUEST, refusals.HUB_BAD_REQUEST), why=why)
+
+    def _row(self, of_dps: refusals.Refusal, of_hub: refusals.Refusal) -> refusals.Refusal:
+        return of_dps if self.plane is Answer.DPS_HTTP else of_hub
+
+    def document(self) -> Any:
+        """The JSON of the request body."""
+        try:
+            return documents.load(self.request.body or b"null")
+        except ValueError:
+            raise self.bad_request("the body is not JSON") from None
+
+    def answer(self, document: Any, status: int = 200) -> None:
+        """Commit, then answer."""
+        self.services.store.commit()
+        self.set_status(status)
+        if status == 204:
+            self.finish()
+        else:
+            self.set_header("Content-Type", "application/json; charset=utf-8")
+            self.finish(json.dumps(document))
+
+    def page(self) -> tuple[int, int]:
+        """(limit, offset) from `x-ms-max-item-count` and `x-ms-continuation`; limit -1 = all."""
+        try:
+            limit = int(self.request.headers.get("x-ms-max-item-count") or -1)
+            offset = int(b64decode(self.request.headers.get("x-ms-continuation") or "MA=="))
+        except ValueError:
+            raise self.bad_request("x-ms-max-item-count or x-ms-continuation is not what it should be") from None
+        if limit < -1 or limit == 0 or offset < 0 or max(limit, offset) > 2**31:
+            raise self.bad_request("x-ms-max-item-count or x-ms-continuation is out of range")
+        return limit, offset
+
+    def answer_page(self, rows: list[Any], item_type: str) -> None:
+        """Answer one page of rows, of which one more than wanted was read to know whether there is another."""
+        limit, offset = self.page()
+        if limit != -1 and len(rows) > limit:
+            rows = rows[:limit]
+            self.set_header("x-ms-continuation", b64encode(str(offset + limit).encode()).decode())
+        self.set_header("x-ms-item-type", item_type)
+        self.answer(rows)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Errors that are no refusals: a method or path that does not exist, or a fault of the emulator itself."""
+        if status_code == 400:
+            self._refuse(self.bad_request("the path or the query is not UTF-8"))
+        elif status_code == 405:
+            feature = f"{self.request.method} {self.request.path[:60]}"
+            self._refuse(Refused(self._row(refusals.DPS_NOT_EMULATED, refusals.HUB_NOT_EMULATED), feature=feature))
+        else:
+            self.finish(json.dumps({"message": f"The emulator failed (HTTP {status_code}): its log says why."}))
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        if not isinstance(value, Refused):
+            super().log_exception(typ, value, tb)
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        if isinstance(error, Refused):
+            self._refuse(error)
+        else:
+            super().send_error(status_code, **kwargs)
+
+    def on_finish(self) -> None:
+        if self.logged and self.get_status() < 400:  # why it was refused has been said
+            LOG.info("%s > %d", self.label, self.get_status())
+
+    def explain(self, refused: Refused) -> None:
+        """To the log, what the client is not told."""
+        row = refused.refusal
+        LOG.warning(
+            "%s > %d %s: %s. Remedy: %s.", self.label, row.status, row.text.rstrip("."), refused.reason, row.hint
+        )
+
+    def _refuse(self, refused: Refused) -> None:
+        row, stamp = refused.refusal, self.stamp
+        self.explain(refused)
+        if self.by_owner() or row is refusals.CONTROL_UNAUTHORIZED:  # for whoever typed the command
+            document: dict[str, Any] = {"message": f"{refused.reason[:1].upper()}{refused.reason[1:]}: {row.hint}."}
+        elif row.answer is Answer.DPS_HTTP:
+            self.set_header("x-ms-error-code", str(row.code))
+            document = refusals.dps_error(row, stamp.guid, stamp.text)
+        else:
+            self.set_header("iothub-errorcode", row.text if row.answer is Answer.HUB_HTTP else _camel(row.name))
+            document = refusals.hub_error(refused, stamp.guid, stamp.text)
+        self.answer(document, row.status)
+
+
+def _camel(name: str) -> str:
+    """`device-not-online` -> `DeviceNotOnline`, as the header names it."""
+    return "".join(word.capitalize() for word in name.split("-"))
