@@ -135,11 +135,11 @@ class DeviceProtocol(asyncio.Protocol):
         """The MQTT bytes inside the WebSocket. Its own answers need no commit."""
         opened = websocket.opened
         inside = websocket.receive(plaintext)
-        self._say(websocket.outgoing())
         if websocket.opened and not opened:
             LOG.info("%s = upgraded to a WebSocket", self._label)
         if websocket.closed and websocket.problem:
             self._conversation.warn(Refused(refusals.UPGRADE_REFUSED, why=websocket.problem))
+        self._say(websocket.outgoing())
         return inside
 
     def _say(self, plaintext: bytes) -> None:

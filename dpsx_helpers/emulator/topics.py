@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import parse_qsl, quote, unquote
 
-_LONGEST_ITEM = 1024  # characters
+_LONGEST_REQUEST_ID = 1024  # characters
 DPS_RESPONSES = "$dps/registrations/res/#"
 
 _DPS_USER = re.compile(r"(?P<scope>[^/]*)/registrations/(?P<registration_id>[^/]*)/(?P<parameters>.*)", re.DOTALL)
@@ -118,23 +118,26 @@ def _api_version(parameters: str) -> str:
 def parse_dps(topic: str) -> Register | Poll | None:
     """The request that a device publishes to DPS; None for any other topic."""
     if match := _REGISTER.fullmatch(topic):
-        request_id = _raw_item(match["query"], "$rid")
+        request_id = _request_id(match["query"])
         return Register(request_id) if request_id else None
     if match := _POLL.fullmatch(topic):
-        request_id, operation_id = (_raw_item(match["query"], name) for name in ("$rid", "operationId"))
+        request_id, operation_id = _request_id(match["query"]), _raw_item(match["query"], "operationId")
         return Poll(request_id, unquote(operation_id)) if request_id and operation_id else None
     return None
 
 
-def _raw_item(query: str, name: str) -> str:
-    """The value of one query item exactly as it was sent; "" when it is missing, or longer than any client makes it.
+def _request_id(query: str) -> str:
+    """`$rid`, which comes back in the topic of the answer, where there is an end; "" when it is missing or too long."""
+    value = _raw_item(query, "$rid")
+    return value if len(value) <= _LONGEST_REQUEST_ID else ""
 
-    It comes back in the topic of the answer, which has an end.
-    """
+
+def _raw_item(query: str, name: str) -> str:
+    """The value of one query item exactly as it was sent; "" when it is missing."""
     for item in query.split("&"):
         key, _, value = item.partition("=")
         if key == name:
-            return value if len(value) <= _LONGEST_ITEM else ""
+            return value
     return ""
 
 
@@ -167,10 +170,10 @@ def parse_hub(topic: str) -> HubRequest | None:
         return parse_telemetry(topic)
     for pattern, kind in ((_TWIN_GET, TwinGet), (_TWIN_PATCH, TwinPatch)):
         if match := pattern.fullmatch(topic):
-            request_id = _raw_item(match["query"], "$rid")
+            request_id = _request_id(match["query"])
             return kind(request_id) if request_id else None
     if match := _METHOD_ANSWER.fullmatch(topic):
-        request_id = _raw_item(match["query"], "$rid")
+        request_id = _request_id(match["query"])
         return MethodAnswer(request_id, int(match["status"])) if request_id else None
     return None
 
