@@ -5,44 +5,22 @@ same from a terminal. What it answers, and what it does not, is in `scope`.
 """
 
 import base64
-import json
 import math
-import os
-import socket
-import ssl
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dpsx_helpers.emulator import dps, running
+from dpsx_helpers.emulator import dps, process, running
 from dpsx_helpers.emulator.commands import MAX_MESSAGE
+from dpsx_helpers.emulator.control import request
 from dpsx_helpers.emulator.faults import RETRY_AFTER, SECONDS, Fault, unfit
+from dpsx_helpers.emulator.process import EmulatorError
 from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.emulator.store import Store, StoreError, read_messages, read_registrations
 from dpsx_helpers.emulator.tls import Files
-from dpsx_helpers.errors import LearnerError
 
 __all__ = ["Emulator", "EmulatorError", "Overview"]
-
-START_WITHIN = 20.0  # seconds
-STOP_WITHIN = 10.0  # seconds
-_REQUEST_WITHIN = 5.0  # seconds
-# What the process gets of our environment. No more: a pass phrase may be among the rest.
-_PASSED_ON = (
-    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH", "PYTHONPATH",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
-)  # fmt: skip
-_children: dict[int, subprocess.Popen[bytes]] = {}  # kept so that a process that has ended is also reaped
-
-
-class EmulatorError(LearnerError):
-    """The emulator cannot do what was asked. One sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +62,7 @@ class Emulator:
         state_dir = state_dir.absolute()
         facts = running.read(state_dir)
         if facts is None:
-            facts = _spawn(state_dir, host, idle_hours)
+            facts = process.spawn(state_dir, host, idle_hours)
         elif host is not None and host != facts.host:
             raise EmulatorError(
                 f"The emulator of {state_dir} runs at {facts.host}, not at {host}: stop it, or leave the host out."
@@ -168,7 +146,7 @@ class Emulator:
             )
         if isinstance(expires_in, float) and not math.isfinite(expires_in):  # there is no JSON for it
             raise EmulatorError(f"ExpiresIn is not a number of seconds: {expires_in} is none.")
-        answer = _request(
+        answer = request(
             self.state_dir,
             self._facts,
             "emulator/send",
@@ -199,15 +177,15 @@ class Emulator:
         fault = Fault(kind, device, times, retry_after, seconds)
         if why := unfit(fault):
             raise EmulatorError(f"{why[:1].upper()}{why[1:]}.")
-        _request(self.state_dir, self._facts, "emulator/faults", asdict(fault))
+        request(self.state_dir, self._facts, "emulator/faults", asdict(fault))
 
     def faults(self) -> list[dict[str, Any]]:
         """The faults that are on: `kind`, `device`, `left` (how often still), `retry_after`, `seconds`."""
-        return list(_request(self.state_dir, self._facts, "emulator/faults", method="GET"))
+        return list(request(self.state_dir, self._facts, "emulator/faults", method="GET"))
 
     def clear_faults(self) -> None:
         """Switch all faults off."""
-        _request(self.state_dir, self._facts, "emulator/faults", method="DELETE")
+        request(self.state_dir, self._facts, "emulator/faults", method="DELETE")
 
     def ca_certificates(self) -> list[dict[str, Any]]:
         """The CA certificates of this DPS, as Azure's Resource Manager shows them."""
@@ -232,7 +210,7 @@ class Emulator:
 
     def _dps(self, method: str, path: str, document: dict[str, Any] | None = None) -> Any:
         """A request to the data plane of DPS."""
-        return _request(self.state_dir, self._facts, path, document, method=method)
+        return request(self.state_dir, self._facts, path, document, method=method)
 
     def reset(self) -> None:
         """Delete enrollments, registrations, devices, messages and faults; keep ID scope, CA and keys."""
@@ -294,7 +272,7 @@ def reset(state_dir: Path) -> None:
     """Reset the emulator of a state directory, whether it runs or not. Raises EmulatorError."""
     facts = running.read(state_dir)
     if facts is not None:
-        _request(state_dir, facts, "emulator/reset")
+        request(state_dir, facts, "emulator/reset")
         return
     path = state_dir / "emulator.db"
     if path.exists():
@@ -311,113 +289,5 @@ def stop(state_dir: Path) -> None:
     facts = running.read(state_dir)
     if facts is None:
         return
-    _request(state_dir, facts, "emulator/stop")
-    deadline = time.monotonic() + STOP_WITHIN
-    while running.is_held(state_dir):
-        if time.monotonic() > deadline:
-            raise EmulatorError(f"The emulator (process {facts.pid}) was told to stop and has not: end that process.")
-        time.sleep(0.02)
-    child = _children.pop(facts.pid, None)
-    if child is not None:
-        child.wait(STOP_WITHIN)
-
-
-def _request(
-    state_dir: Path,
-    facts: Running,
-    path: str,
-    document: dict[str, Any] | None = None,
-    *,
-    method: str = "POST",
-) -> Any:
-    """The answer to a request in the owner's name, over HTTPS with the emulator's CA checked, past any proxy."""
-    request = urllib.request.Request(
-        f"https://{facts.endpoint}/{path}",
-        data=json.dumps(document).encode() if method in ("POST", "PUT") else None,
-        headers={"Authorization": f"Bearer {facts.token}", "If-Match": "*"},
-        method=method,
-    )
-    context = ssl.create_default_context(cafile=str(Files(state_dir).ca))
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-    try:
-        with opener.open(request, timeout=_REQUEST_WITHIN) as response:
-            return json.load(response) if response.status != 204 else None
-    except urllib.error.HTTPError as error:
-        raise EmulatorError(_refusal(error)) from None
-    except (OSError, ValueError) as error:
-        if path == "emulator/stop" and not running.is_held(state_dir):
-            return None
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise EmulatorError(
-            f"The emulator (process {facts.pid}) does not answer at {facts.endpoint} ({reason}): end that process."
-        ) from None
-
-
-def _refusal(error: urllib.error.HTTPError) -> str:
-    """The one sentence in the emulator's answer."""
-    with error:
-        try:
-            return str(json.load(error)["message"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return f"The emulator refused the request with HTTP {error.code}: its log says why."
-
-
-def _spawn(state_dir: Path, host: str | None, idle_hours: float) -> Running:
-    """Start the process and wait until it is ready.
-
-    All three descriptors are redirected and the session is its own: otherwise it would die with the kernel that
-    started it, or keep that kernel's output open.
-    """
-    command = [sys.executable, "-m", "dpsx_helpers.emulator", "run", "--state-dir", str(state_dir)]
-    command += ["--idle-hours", str(idle_hours), "--started-by", "notebook"]
-    command += ["--host", host] if host else ["--next-free-host"]
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (state_dir / "start.log").open("wb") as log:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                cwd=state_dir,
-                env=_environment(),
-                start_new_session=True,
-            )
-    except OSError as error:
-        raise EmulatorError(f"The emulator cannot be started in {state_dir} ({error.strerror}).") from None
-    return _wait_until_ready(state_dir, child)
-
-
-def _environment() -> dict[str, str]:
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    package = str(Path(__file__).parents[2])
-    passed["PYTHONPATH"] = os.pathsep.join(filter(None, [package, passed.get("PYTHONPATH", "")]))
-    return passed
-
-
-def _wait_until_ready(state_dir: Path, child: subprocess.Popen[bytes]) -> Running:
-    deadline = time.monotonic() + START_WITHIN
-    while time.monotonic() < deadline:
-        facts = running.read(state_dir)
-        if facts is not None and facts.pid != child.pid and child.poll() is not None:
-            return facts  # somebody else started one at the same moment
-        if facts is not None and facts.pid == child.pid and _listens(facts):
-            _children[child.pid] = child
-            return facts
-        if child.poll() is not None:
-            lines = (state_dir / "start.log").read_text(errors="replace").strip().splitlines()
-            raise EmulatorError(lines[-1] if lines else f"The emulator ended at once (exit status {child.returncode}).")
-        time.sleep(0.02)
-    child.kill()
-    child.wait()
-    log = state_dir / "emulator.log"
-    raise EmulatorError(f"The emulator was not ready within {START_WITHIN:g} seconds: see {log}.")
-
-
-def _listens(facts: Running) -> bool:
-    try:
-        for port in (facts.mqtt_port, facts.https_port):
-            socket.create_connection((facts.host, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+    request(state_dir, facts, "emulator/stop")
+    process.wait_until_ended(state_dir, facts)

@@ -12,6 +12,7 @@ from pathlib import Path
 from dpsx_helpers import emulator
 from dpsx_helpers.emulator import dps, faults, refusals, running, server, tls
 from dpsx_helpers.emulator.faults import KINDS
+from dpsx_helpers.emulator.options import Options, StartError
 from dpsx_helpers.errors import LearnerError
 
 NOT_RUNNING = 3
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.state_dir = (options.state_dir or _default_state_dir()).absolute()
         status: int = options.command(options)
         return status
-    except (LearnerError, server.StartError) as error:
+    except (LearnerError, StartError) as error:
         print(error, file=sys.stderr)
         _fail_in_shell(options)
         return 1
@@ -54,7 +55,7 @@ def _default_state_dir() -> Path:
 
 def _run(options: argparse.Namespace) -> int:
     server.serve(
-        server.Options(
+        Options(
             state_dir=options.state_dir,
             host=options.host,
             next_free_host=options.next_free_host,

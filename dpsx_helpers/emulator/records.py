@@ -29,17 +29,13 @@ class Substatus(StrEnum):
     REPROVISIONED = "reprovisionedToInitialAssignment"
 
 
-@dataclass(frozen=True, slots=True)
-class Enrollment:
-    """An individual enrollment. `hubs` are those that the device may go to, in the order named; none = any.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Terms:
+    """What both kinds of enrollment say. `hubs` are those that devices may go to, in the order named; none = any.
 
     `settings` are the documented fields that are shown again as they were sent.
     """
 
-    registration_id: str
-    primary: bytes
-    secondary: bytes | None
-    device_id: str | None
     enabled: bool
     hubs: tuple[str, ...]
     initial_twin: dict[str, Any]
@@ -48,17 +44,27 @@ class Enrollment:
     created: str
     updated: str
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrollment(_Terms):
+    """An individual enrollment."""
+
+    registration_id: str
+    primary: bytes
+    secondary: bytes | None
+    device_id: str | None
+
     @property
     def name(self) -> str:
         return self.registration_id
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group(_Terms):
     """An enrollment group: the certificates of an issuer let in every device that they lead to.
 
     Either certificates of its own (`primary`, `secondary`) or the names of CA certificates of this DPS
-    (`primary_ca`, `secondary_ca`). The other fields are those of `Enrollment`.
+    (`primary_ca`, `secondary_ca`).
     """
 
     group_id: str
@@ -66,13 +72,6 @@ class Group:
     secondary: bytes | None
     primary_ca: str | None
     secondary_ca: str | None
-    enabled: bool
-    hubs: tuple[str, ...]
-    initial_twin: dict[str, Any]
-    settings: dict[str, Any]
-    etag: str
-    created: str
-    updated: str
 
     @property
     def name(self) -> str:

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
 import logging
 import os
 import secrets
@@ -13,67 +11,35 @@ import ssl
 import sys
 from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import certifi
-import psutil
 from filelock import FileLock, Timeout
 from tornado.httpserver import HTTPServer
 
-from dpsx_helpers.emulator import dps, refusals, running, service_api, tls
+from dpsx_helpers.emulator import dps, running, service_api, tls
+from dpsx_helpers.emulator.addresses import Bound, bind
 from dpsx_helpers.emulator.data_plane import Access, Control
 from dpsx_helpers.emulator.limits import Limits
 from dpsx_helpers.emulator.listener import DeviceProtocol, Listener
-from dpsx_helpers.emulator.refusals import Refusal
+from dpsx_helpers.emulator.options import Options, StartError
 from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.emulator.services import Services
 from dpsx_helpers.emulator.store import Store, StoreError
 from dpsx_helpers.emulator.websocket import WebSocket
 
 LOG = logging.getLogger("dpsx_helpers.emulator")
-_NEXT_HOSTS = 254  # how many loopback addresses to try
 _FAULTS = ("asyncio", "tornado.application", "tornado.general")  # loggers that tell of faults of our own
 _ENDING = (signal.SIGTERM, signal.SIGINT)
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - who listens there holds every address
-
-
-class StartError(Exception):
-    """The emulator cannot start. One sentence: what is wrong, where, what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `run` was asked for. A port of 0 means any; `https_port` None means 8443 or, when it is taken, any.
-
-    `ws_port` None means 443, or no WebSocket when that cannot be bound; `websocket` False means none at all.
-    """
-
-    state_dir: Path
-    host: str = "127.0.0.1"
-    next_free_host: bool = False
-    mqtt_port: int = 8883
-    https_port: int | None = None
-    id_scope: str | None = None
-    ws_port: int | None = None
-    websocket: bool = True
-    hubs: int = 1
-    progress: dps.Progress = field(default_factory=dps.Progress)
-    not_enrolled: Refusal = refusals.NOT_ENROLLED
-    rate_limit: bool = False
-    log_bodies: bool = False
-    idle_hours: float = 0.0
-    allow_network: bool = False
-    started_by: str = "run"
 
 
 def serve(options: Options) -> None:
     """Run the emulator until it is told to stop. Raises StartError when it cannot start."""
     files = tls.Files(options.state_dir)
     with _state_directory(options.state_dir):
-        bound = _bind(options)
+        bound = bind(options)
         with contextlib.ExitStack() as open_things:
             for sock in bound.sockets:
                 open_things.enter_context(sock)
@@ -127,122 +93,10 @@ def _prepare(files: tls.Files, host: str) -> None:
         ) from None
 
 
-# --- addresses --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    """The address, and its sockets. `ws` is None when no WebSocket is served."""
-
-    host: str
-    mqtt: socket.socket
-    https: socket.socket
-    ws: socket.socket | None
-
-    @property
-    def sockets(self) -> list[socket.socket]:
-        return [sock for sock in (self.mqtt, self.https, self.ws) if sock]
-
-
-def _bind(options: Options) -> _Bound:
-    """Bind all ports on the address asked for, or on the next free loopback address where that is allowed."""
-    last: StartError | None = None
-    for host in _hosts(options):
-        with contextlib.ExitStack() as taken:
-            try:
-                mqtt = taken.enter_context(_bound(host, options.mqtt_port, options))
-                https = taken.enter_context(_bound_https(host, options))
-                ws = _bound_ws(host, options)
-            except StartError as error:
-                last = error
-                continue
-            taken.pop_all()
-            return _Bound(host, mqtt, https, ws)
-    raise last or StartError("There is no address to listen on.")
-
-
-def _hosts(options: Options) -> list[str]:
-    if not options.next_free_host or sys.platform != "linux":
-        return [options.host]
-    first = ipaddress.IPv4Address("127.0.0.1")
-    return [str(first + number) for number in range(_NEXT_HOSTS)]
-
-
-def _bound_https(host: str, options: Options) -> socket.socket:
-    if options.https_port is not None:
-        return _bound(host, options.https_port, options)
-    try:
-        return _bound(host, 8443, options)
-    except StartError:
-        return _bound(host, 0, options)
-
-
-def _bound_ws(host: str, options: Options) -> socket.socket | None:
-    if not options.websocket:
-        return None
-    if options.ws_port is not None:
-        return _bound(host, options.ws_port, options)
-    try:
-        return _bound(host, 443, options)
-    except StartError:
-        return None
-
-
-def _bound(host: str, port: int, options: Options) -> socket.socket:
-    """A bound socket that does not listen yet: clients see the port only when everything is on disk."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError):
-        raise StartError(f"{host!r} is no address of this machine: give one such as --host 127.0.0.2.") from None
-    _check_reach(host, str(address[0]), options)
-    # Without SO_REUSEADDR nobody else gets the port between here and `listen`. With it a start succeeds while old
-    # connections linger (see `_allow_a_restart`), but so does another process that starts in this very moment.
-    for reuse in (False, True) if os.name == "posix" else (False,):
-        bound = socket.socket(family, kind)
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
-            bound.bind(address)
-            return bound
-        except OSError as error:
-            bound.close()
-            refused = error
-    raise StartError(_why_taken(host, str(address[0]), port, refused))
-
-
-def _check_reach(host: str, address: str, options: Options) -> None:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if ip.is_unspecified:
-        raise StartError(f"{host} means every address, which no device can connect to: name the one to listen on.")
-    if not ip.is_loopback and not options.allow_network:
-        raise StartError(f"{host} can be reached from the network: add --allow-network if that is meant.")
-
-
-def _why_taken(host: str, address: str, port: int, error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return f"Port {port} on {host} needs rights that this user does not have: choose a port above 1023."
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is no address of this machine: give one such as --host 127.0.0.2."
-    why = _holder(address, port) or error.strerror
-    return f"Port {port} on {host} cannot be used ({why}): stop that program or name another --host."
-
-
-def _holder(address: str, port: int) -> str | None:
-    """Who listens there, where this user may know it."""
-    try:
-        for connection in psutil.net_connections("tcp"):
-            ip, taken, *_ = connection.laddr or ("", 0)
-            if connection.status == psutil.CONN_LISTEN and taken == port and ip in (address, *_EVERYWHERE):
-                name = psutil.Process(connection.pid).name() if connection.pid else "a program of another user"
-                return f"taken by {name}, process {connection.pid or 'unknown'}"
-    except psutil.Error:
-        return None
-    return None
-
-
 # --- what is known before anybody connects ---------------------------------------------------------------------------
 
 
-def _facts(store: Store, options: Options, bound: _Bound) -> Running:
+def _facts(store: Store, options: Options, bound: Bound) -> Running:
     """ID scope and keys as they have always been on this state directory; addresses and token of this run."""
     known = store.fact("id_scope")
     if options.id_scope and known and options.id_scope != known:
@@ -318,7 +172,7 @@ class _Emulator:
         self._stop = asyncio.Event()
         self._last_activity = 0.0
 
-    async def run(self, bound: _Bound) -> None:
+    async def run(self, bound: Bound) -> None:
         loop = asyncio.get_running_loop()
         self._catch_signals(loop)
         self._active()

@@ -1,0 +1,125 @@
+"""The addresses of an emulator: bound before anything is written, and the reason in one line when they cannot be."""
+
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+import sys
+from dataclasses import dataclass
+
+import psutil
+
+from dpsx_helpers.emulator.options import Options, StartError
+
+_NEXT_HOSTS = 254  # how many loopback addresses to try
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - who listens there holds every address
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The address, and its sockets. `ws` is None when no WebSocket is served."""
+
+    host: str
+    mqtt: socket.socket
+    https: socket.socket
+    ws: socket.socket | None
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        return [sock for sock in (self.mqtt, self.https, self.ws) if sock]
+
+
+def bind(options: Options) -> Bound:
+    """Bind all ports on the address asked for, or on the next free loopback address where that is allowed."""
+    last: StartError | None = None
+    for host in _hosts(options):
+        with contextlib.ExitStack() as taken:
+            try:
+                mqtt = taken.enter_context(_bound(host, options.mqtt_port, options))
+                https = taken.enter_context(_bound_https(host, options))
+                ws = _bound_ws(host, options)
+            except StartError as error:
+                last = error
+                continue
+            taken.pop_all()
+            return Bound(host, mqtt, https, ws)
+    raise last or StartError("There is no address to listen on.")
+
+
+def _hosts(options: Options) -> list[str]:
+    if not options.next_free_host or sys.platform != "linux":
+        return [options.host]
+    first = ipaddress.IPv4Address("127.0.0.1")
+    return [str(first + number) for number in range(_NEXT_HOSTS)]
+
+
+def _bound_https(host: str, options: Options) -> socket.socket:
+    if options.https_port is not None:
+        return _bound(host, options.https_port, options)
+    try:
+        return _bound(host, 8443, options)
+    except StartError:
+        return _bound(host, 0, options)
+
+
+def _bound_ws(host: str, options: Options) -> socket.socket | None:
+    if not options.websocket:
+        return None
+    if options.ws_port is not None:
+        return _bound(host, options.ws_port, options)
+    try:
+        return _bound(host, 443, options)
+    except StartError:
+        return None
+
+
+def _bound(host: str, port: int, options: Options) -> socket.socket:
+    """A bound socket that does not listen yet: clients see the port only when everything is on disk."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        raise StartError(f"{host!r} is no address of this machine: give one such as --host 127.0.0.2.") from None
+    _check_reach(host, str(address[0]), options)
+    # Without SO_REUSEADDR nobody else gets the port between here and `listen`. With it a start succeeds while old
+    # connections linger (see `_allow_a_restart`), but so does another process that starts in this very moment.
+    for reuse in (False, True) if os.name == "posix" else (False,):
+        bound = socket.socket(family, kind)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+            bound.bind(address)
+            return bound
+        except OSError as error:
+            bound.close()
+            refused = error
+    raise StartError(_why_taken(host, str(address[0]), port, refused))
+
+
+def _check_reach(host: str, address: str, options: Options) -> None:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if ip.is_unspecified:
+        raise StartError(f"{host} means every address, which no device can connect to: name the one to listen on.")
+    if not ip.is_loopback and not options.allow_network:
+        raise StartError(f"{host} can be reached from the network: add --allow-network if that is meant.")
+
+
+def _why_taken(host: str, address: str, port: int, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return f"Port {port} on {host} needs rights that this user does not have: choose a port above 1023."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is no address of this machine: give one such as --host 127.0.0.2."
+    why = _holder(address, port) or error.strerror
+    return f"Port {port} on {host} cannot be used ({why}): stop that program or name another --host."
+
+
+def _holder(address: str, port: int) -> str | None:
+    """Who listens there, where this user may know it."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            ip, taken, *_ = connection.laddr or ("", 0)
+            if connection.status == psutil.CONN_LISTEN and taken == port and ip in (address, *_EVERYWHERE):
+                name = psutil.Process(connection.pid).name() if connection.pid else "a program of another user"
+                return f"taken by {name}, process {connection.pid or 'unknown'}"
+    except psutil.Error:
+        return None
+    return None

@@ -1,0 +1,55 @@
+"""Requests to a running emulator in the name of its owner, who alone can read its token."""
+
+import json
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from dpsx_helpers.emulator import running
+from dpsx_helpers.emulator.process import EmulatorError
+from dpsx_helpers.emulator.running import Running
+from dpsx_helpers.emulator.tls import Files
+
+_REQUEST_WITHIN = 5.0  # seconds
+
+
+def request(
+    state_dir: Path,
+    facts: Running,
+    path: str,
+    document: dict[str, Any] | None = None,
+    *,
+    method: str = "POST",
+) -> Any:
+    """The answer to a request in the owner's name, over HTTPS with the emulator's CA checked, past any proxy."""
+    request = urllib.request.Request(
+        f"https://{facts.endpoint}/{path}",
+        data=json.dumps(document).encode() if method in ("POST", "PUT") else None,
+        headers={"Authorization": f"Bearer {facts.token}", "If-Match": "*"},
+        method=method,
+    )
+    context = ssl.create_default_context(cafile=str(Files(state_dir).ca))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    try:
+        with opener.open(request, timeout=_REQUEST_WITHIN) as response:
+            return json.load(response) if response.status != 204 else None
+    except urllib.error.HTTPError as error:
+        raise EmulatorError(_refusal(error)) from None
+    except (OSError, ValueError) as error:
+        if path == "emulator/stop" and not running.is_held(state_dir):
+            return None
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise EmulatorError(
+            f"The emulator (process {facts.pid}) does not answer at {facts.endpoint} ({reason}): end that process."
+        ) from None
+
+
+def _refusal(error: urllib.error.HTTPError) -> str:
+    """The one sentence in the emulator's answer."""
+    with error:
+        try:
+            return str(json.load(error)["message"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return f"The emulator refused the request with HTTP {error.code}: its log says why."

@@ -1,0 +1,36 @@
+"""What `run` can be asked for, and how it says that it cannot start."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dpsx_helpers.emulator import dps, refusals
+from dpsx_helpers.emulator.refusals import Refusal
+
+
+class StartError(Exception):
+    """The emulator cannot start. One sentence: what is wrong, where, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `run` was asked for. A port of 0 means any; `https_port` None means 8443 or, when it is taken, any.
+
+    `ws_port` None means 443, or no WebSocket when that cannot be bound; `websocket` False means none at all.
+    """
+
+    state_dir: Path
+    host: str = "127.0.0.1"
+    next_free_host: bool = False
+    mqtt_port: int = 8883
+    https_port: int | None = None
+    id_scope: str | None = None
+    ws_port: int | None = None
+    websocket: bool = True
+    hubs: int = 1
+    progress: dps.Progress = field(default_factory=dps.Progress)
+    not_enrolled: Refusal = refusals.NOT_ENROLLED
+    rate_limit: bool = False
+    log_bodies: bool = False
+    idle_hours: float = 0.0
+    allow_network: bool = False
+    started_by: str = "run"

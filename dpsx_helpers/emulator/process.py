@@ -1,0 +1,98 @@
+"""The background process of an emulator: start it so that it outlives its starter, and wait until it is ready."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from dpsx_helpers.emulator import running
+from dpsx_helpers.emulator.running import Running
+from dpsx_helpers.errors import LearnerError
+
+START_WITHIN = 20.0  # seconds
+STOP_WITHIN = 10.0  # seconds
+# What the process gets of our environment. No more: a pass phrase may be among the rest.
+_PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH", "PYTHONPATH",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+)  # fmt: skip
+_children: dict[int, subprocess.Popen[bytes]] = {}  # kept so that a process that has ended is also reaped
+
+
+class EmulatorError(LearnerError):
+    """The emulator cannot do what was asked. One sentence."""
+
+
+def spawn(state_dir: Path, host: str | None, idle_hours: float) -> Running:
+    """Start the process and wait until it is ready.
+
+    All three descriptors are redirected and the session is its own: otherwise it would die with the kernel that
+    started it, or keep that kernel's output open.
+    """
+    command = [sys.executable, "-m", "dpsx_helpers.emulator", "run", "--state-dir", str(state_dir)]
+    command += ["--idle-hours", str(idle_hours), "--started-by", "notebook"]
+    command += ["--host", host] if host else ["--next-free-host"]
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (state_dir / "start.log").open("wb") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd=state_dir,
+                env=_environment(),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise EmulatorError(f"The emulator cannot be started in {state_dir} ({error.strerror}).") from None
+    return _wait_until_ready(state_dir, child)
+
+
+def _environment() -> dict[str, str]:
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    package = str(Path(__file__).parents[2])
+    passed["PYTHONPATH"] = os.pathsep.join(filter(None, [package, passed.get("PYTHONPATH", "")]))
+    return passed
+
+
+def _wait_until_ready(state_dir: Path, child: subprocess.Popen[bytes]) -> Running:
+    deadline = time.monotonic() + START_WITHIN
+    while time.monotonic() < deadline:
+        facts = running.read(state_dir)
+        if facts is not None and facts.pid != child.pid and child.poll() is not None:
+            return facts  # somebody else started one at the same moment
+        if facts is not None and facts.pid == child.pid and _listens(facts):
+            _children[child.pid] = child
+            return facts
+        if child.poll() is not None:
+            lines = (state_dir / "start.log").read_text(errors="replace").strip().splitlines()
+            raise EmulatorError(lines[-1] if lines else f"The emulator ended at once (exit status {child.returncode}).")
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    log = state_dir / "emulator.log"
+    raise EmulatorError(f"The emulator was not ready within {START_WITHIN:g} seconds: see {log}.")
+
+
+def _listens(facts: Running) -> bool:
+    try:
+        for port in (facts.mqtt_port, facts.https_port):
+            socket.create_connection((facts.host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_until_ended(state_dir: Path, facts: Running) -> None:
+    """Wait for a process that was told to stop. Raises EmulatorError when it does not."""
+    deadline = time.monotonic() + STOP_WITHIN
+    while running.is_held(state_dir):
+        if time.monotonic() > deadline:
+            raise EmulatorError(f"The emulator (process {facts.pid}) was told to stop and has not: end that process.")
+        time.sleep(0.02)
+    child = _children.pop(facts.pid, None)
+    if child is not None:
+        child.wait(STOP_WITHIN)
