@@ -151,7 +151,7 @@ def _enrollment(document: Any) -> Enrollment:
         registration_id=document["registrationId"],
         thumbprint_sha256=thumbprint.upper() if thumbprint else None,
         provisioning_status=document.get("provisioningStatus", "enabled"),
-        iot_hub=document.get("iotHubHostName"),
+        iot_hub=next(iter(document.get("iotHubs") or [document.get("iotHubHostName")])),
         initial_twin=(twin.get("properties") or {}).get("desired") or {},
         etag=document.get("etag", "*"),
         created=document.get("createdDateTimeUtc", ""),

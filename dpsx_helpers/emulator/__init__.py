@@ -213,7 +213,7 @@ class Emulator:
         return request(self.state_dir, self._facts, path, document, method=method)
 
     def reset(self) -> None:
-        """Delete enrollments, registrations, devices, messages and faults; keep ID scope, CA and keys."""
+        """Delete all that DPS and its hubs keep, and the faults; keep ID scope, the emulator's CA, and keys."""
         reset(self.state_dir)
 
     def stop(self) -> None:

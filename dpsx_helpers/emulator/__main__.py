@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dpsx_helpers import emulator
 from dpsx_helpers.emulator import dps, faults, refusals, running, server, tls
+from dpsx_helpers.emulator.commands import LONGEST_TIME_TO_LIVE
 from dpsx_helpers.emulator.faults import KINDS
 from dpsx_helpers.emulator.options import Options, StartError
 from dpsx_helpers.errors import LearnerError
@@ -192,6 +193,8 @@ def _text_of(file: Path) -> str:
         return file.read_text(encoding="ascii")
     except UnicodeDecodeError:
         raise LearnerError(f"{file} is not PEM text: give the certificate as PEM.") from None
+    except OSError as error:
+        raise LearnerError(f"{file} cannot be read ({error.strerror}): give the file of a certificate.") from None
 
 
 def _fault(options: argparse.Namespace) -> int:
@@ -232,7 +235,11 @@ def _parser() -> argparse.ArgumentParser:
     status = add("status", _status, f"exit 0 when it runs, {NOT_RUNNING} when not")
     status.add_argument("--json", action="store_true", help="as one JSON object")
     add("stop", _stop, "end it and wait until its ports are free")
-    add("reset", _reset, "delete enrollments, registrations, devices, messages and faults")
+    add(
+        "reset",
+        _reset,
+        "delete all that DPS and hubs keep, and the faults; ID scope and keys stay",
+    )
     messages = add("messages", _messages, "show what devices have sent")
     messages.add_argument("device", nargs="?", metavar="DEVICE", help="only of this device")
     messages.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -346,8 +353,10 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 < seconds <= 172_800:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds: give more than 0, at most 172800")
+    if not 0 < seconds <= LONGEST_TIME_TO_LIVE:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of seconds: give more than 0, at most {LONGEST_TIME_TO_LIVE:.0f}"
+        )
     return seconds
 
 

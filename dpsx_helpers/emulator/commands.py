@@ -67,8 +67,13 @@ def enqueue(hub: str, device_id: str, pending: int, body: bytes, settings: dict[
 
 
 def expired(commands: Iterable[Command], now: float) -> list[Command]:
-    """Those that are no longer to be delivered: too old, or delivered too often without an acknowledgement."""
-    return [command for command in commands if command.expires <= now or command.deliveries >= MAX_DELIVERIES]
+    """Those whose time is over at `now` (unix seconds)."""
+    return [command for command in commands if command.expires <= now]
+
+
+def given_up(command: Command) -> bool:
+    """Whether it was delivered so often without an acknowledgement that it is not to be delivered again."""
+    return command.deliveries >= MAX_DELIVERIES
 
 
 def topic(command: Command) -> str:

@@ -39,7 +39,7 @@ class Reset(_ControlHandler):
 
     def post(self) -> None:
         self.services.reset()
-        LOG.info("= reset: enrollments, registrations, devices, messages and faults are gone")
+        LOG.info("= reset: all that DPS and hubs kept is gone, and so are the faults")
         self.answer({"done": "reset"})
 
 

@@ -50,7 +50,6 @@ class Handler(RequestHandler):
     control: Control
     plane = Answer.HUB_HTTP
     logged = True  # one line for the request, one for its answer
-    secret_body = False
 
     def initialize(self, services: Services, access: Access, control: Control) -> None:
         self.services, self.access, self.control = services, access, control
@@ -63,9 +62,14 @@ class Handler(RequestHandler):
         if hasattr(self, "stamp"):  # tornado calls this once before `initialize` and again before an error
             self.set_header("x-ms-request-id", self.stamp.guid)
 
+    def compute_etag(self) -> None:
+        """Not tornado's own, a digest of the body: the C# client takes the header for the etag of the document."""
+        return
+
     def prepare(self) -> None:
+        self.services.store.commit()  # what devices have written in this turn does not depend on this request
         if self.logged:
-            body = "" if self.secret_body else self.services.body(self.request.body)
+            body = self.services.body(self.request.body)
             LOG.info("%s < %s %s%s", self.label, self.request.method, self.request.path[:200], body)
         self.control.active()
         self.authorize()
@@ -81,7 +85,7 @@ class Handler(RequestHandler):
         keys = self.access.dps_keys if self.plane is Answer.DPS_HTTP else self.access.hub_keys
         token = self.request.headers.get("Authorization", "")
         now = self.stamp.now.timestamp()
-        why = sas.verify(token, self.access.names, keys, now)
+        why = sas.verify(token, self.access.names, keys, now, self.request.path)
         if why is not None:
             self._check_service(token, now)
             raise Refused(self._row(refusals.DPS_UNAUTHORIZED, refusals.HUB_UNAUTHORIZED), why=why)
@@ -122,6 +126,9 @@ class Handler(RequestHandler):
             self.finish()
         else:
             self.set_header("Content-Type", "application/json; charset=utf-8")
+            etag = document.get("etag") if isinstance(document, dict) else None
+            if isinstance(etag, str):
+                self.set_header("ETag", '"{}"'.format(etag.strip('"')))
             self.finish(json.dumps(document))
 
     def page(self) -> tuple[int, int]:
@@ -147,7 +154,9 @@ class Handler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Errors that are no refusals: a method or path that does not exist, or a fault of the emulator itself."""
         if status_code == 400:
-            self._refuse(self.bad_request("the path or the query is not UTF-8"))
+            self._refuse(
+                self.bad_request("the request cannot be read: a path that is not UTF-8, or a body unlike its header")
+            )
         elif status_code == 405:
             feature = f"{self.request.method} {self.request.path[:60]}"
             self._refuse(Refused(self._row(refusals.DPS_NOT_EMULATED, refusals.HUB_NOT_EMULATED), feature=feature))
@@ -163,6 +172,7 @@ class Handler(RequestHandler):
         if isinstance(error, Refused):
             self._refuse(error)
         else:
+            self.services.store.roll_back()
             super().send_error(status_code, **kwargs)
 
     def on_finish(self) -> None:
@@ -180,16 +190,18 @@ class Handler(RequestHandler):
         row, stamp = refused.refusal, self.stamp
         self.explain(refused)
         if self.by_owner() or row is refusals.CONTROL_UNAUTHORIZED:  # for whoever typed the command
-            document: dict[str, Any] = {"message": f"{refused.reason[:1].upper()}{refused.reason[1:]}: {row.hint}."}
+            document: dict[str, Any] = {"message": _sentence(refused)}
         elif row.answer is Answer.DPS_HTTP:
             self.set_header("x-ms-error-code", str(row.code))
             document = refusals.dps_error(row, stamp.guid, stamp.text)
         else:
-            self.set_header("iothub-errorcode", row.text if row.answer is Answer.HUB_HTTP else _camel(row.name))
+            self.set_header("iothub-errorcode", row.error_name or row.text)
             document = refusals.hub_error(refused, stamp.guid, stamp.text)
         self.answer(document, row.status)
 
 
-def _camel(name: str) -> str:
-    """`device-not-online` -> `DeviceNotOnline`, as the header names it."""
-    return "".join(word.capitalize() for word in name.split("-"))
+def _sentence(refused: Refused) -> str:
+    """The reason, with the remedy unless that is to read what Azure documents."""
+    row = refused.refusal
+    remedy = "" if row in (refusals.DPS_BAD_REQUEST, refusals.HUB_BAD_REQUEST) else f": {row.hint}"
+    return f"{refused.reason[:1].upper()}{refused.reason[1:]}{remedy}."

@@ -1,4 +1,4 @@
-"""JSON as clients send it, bad JSON included. No I/O."""
+"""JSON and etags as clients send them, bad JSON included. No I/O."""
 
 import json
 from math import isinf
@@ -19,6 +19,12 @@ def load(data: bytes) -> Any:
     if deeper_than(document, _DEEPEST):
         raise ValueError("nested too deeply")
     return document
+
+
+def matches(if_match: str, etag: str) -> bool:
+    """Whether an `If-Match` means this etag: quoted or not, weak or not, one of several, or any (`*`)."""
+    asked = {one.strip().removeprefix("W/").strip('"') for one in if_match.split(",")}
+    return not asked.isdisjoint({"*", etag.strip('"')})
 
 
 def _refuse(name: str) -> NoReturn:

@@ -242,6 +242,9 @@ def poll(
         raise Refused(refusals.UNKNOWN_OPERATION, registration_id=session.registration_id, operation_id=operation_id)
     if registration.status is not Status.ASSIGNING:
         return Outcome(answer(registration, service, session.api_version), registration)
+    if not enrollment.enabled:  # by now: what is disabled decides until the device is assigned
+        why = Refused(refusals.ENROLLMENT_DISABLED, registration_id=session.registration_id, enrollment=enrollment.name)
+        return disabled(registration, registration, service, why)
     asked = replace(registration, polls=registration.polls + 1)
     if not service.progress.done(asked, stamp.now.timestamp()):
         return Outcome(answer(asked, service), asked)

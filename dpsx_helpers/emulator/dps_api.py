@@ -4,11 +4,11 @@ https://learn.microsoft.com/rest/api/iot-dps/ (api-version 2021-10-01)
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from dpsx_helpers.emulator import dps, enrollment, group, refusals
-from dpsx_helpers.emulator.data_plane import Access, Control, Handler
+from dpsx_helpers.emulator import documents, dps, enrollment, group, refusals
+from dpsx_helpers.emulator.data_plane import LOG, Access, Control, Handler
 from dpsx_helpers.emulator.enrollment import Rows
 from dpsx_helpers.emulator.records import CaCertificate, Enrollment, Group, Registration
 from dpsx_helpers.emulator.refusals import Answer, Refused
@@ -37,6 +37,7 @@ class Kind(Protocol):
     def delete(self, name: str) -> None: ...
     def show(self, record: Any, *, whole: bool) -> dict[str, Any]: ...
     def mechanism(self, record: Any) -> dict[str, Any]: ...
+    def doubts(self, record: Any) -> Iterable[str]: ...
 
 
 class Individuals:
@@ -58,6 +59,10 @@ class Individuals:
         registration = self._store.registration(record.registration_id) if whole else None
         return enrollment.render(record, registration, self._hubs)
 
+    def doubts(self, record: Enrollment) -> Iterable[str]:
+        """None: an individual enrollment is checked when it is written."""
+        return ()
+
 
 class Groups:
     """Enrollment groups."""
@@ -77,6 +82,10 @@ class Groups:
 
     def show(self, record: Group, *, whole: bool) -> dict[str, Any]:
         return group.render(record, self._hubs)
+
+    def doubts(self, record: Group) -> Iterable[str]:
+        """Why a group will let nobody in, although DPS takes it."""
+        return group.doubts(record, self._store.ca_certificate)
 
 
 class _DpsHandler(Handler):
@@ -122,6 +131,8 @@ class OneEnrollment(_EnrollmentHandler):
         enrollment.check_etag(existing, self.if_match, name, self.kind.rows, deleting=False)
         parsed = self.kind.parse(name, self.document(), existing, self.stamp)
         self.kind.put(parsed)
+        for doubt in self.kind.doubts(parsed):
+            LOG.warning("%s = %s %s: %s", self.label, self.kind.item_type, name, doubt)
         self.answer(self.kind.show(parsed, whole=True))
 
     def delete(self, name: str) -> None:
@@ -194,7 +205,7 @@ class OneRegistration(_DpsHandler):
 
     def delete(self, name: str) -> None:
         found = self._existing(name)
-        if self.if_match is not None and not enrollment.matches(self.if_match, found.etag):
+        if self.if_match is not None and not documents.matches(self.if_match, found.etag):
             raise Refused(refusals.REGISTRATION_CHANGED, registration_id=name)
         self.services.store.delete_registration(name)
         self.answer(None, 204)
@@ -228,7 +239,7 @@ class _CertificateHandler(_DpsHandler):
         return found
 
     def check_etag(self, found: CaCertificate) -> None:
-        if self.if_match is None or not enrollment.matches(self.if_match, found.etag):
+        if self.if_match is None or not documents.matches(self.if_match, found.etag):
             raise Refused(refusals.CERTIFICATE_CHANGED, name=found.name)
 
     def keep(self, certificate: CaCertificate) -> None:

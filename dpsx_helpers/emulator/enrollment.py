@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpsx_helpers.certificates import CertificateError, describe
-from dpsx_helpers.emulator import refusals, twin
-from dpsx_helpers.emulator.dps import REGISTRATION_ID, state
+from dpsx_helpers.emulator import documents, refusals, twin
+from dpsx_helpers.emulator.dps import REGISTRATION_ID, record
 from dpsx_helpers.emulator.identity import DEVICE_ID
 from dpsx_helpers.emulator.records import Enrollment, Group, Registration
 from dpsx_helpers.emulator.refusals import Refusal, Refused
@@ -63,8 +63,8 @@ def render(enrollment: Enrollment, registration: Registration | None, hubs: Mapp
     }
     if enrollment.device_id:
         document["deviceId"] = enrollment.device_id
-    if registration:
-        document["registrationState"] = state(registration, hubs)
+    if registration and registration.group_id is None:
+        document["registrationState"] = record(registration, hubs)
     return document
 
 
@@ -88,7 +88,9 @@ def read_fields(document: Any, own: set[str]) -> dict[str, Any]:
 def read_terms(fields: dict[str, Any], hubs: Mapping[str, str]) -> dict[str, Any]:
     """What both kinds say of their devices: `enabled`, `hubs`, `initial_twin` and `settings` of the records."""
     settings = {
-        name: fields.get(name, default) for name, default in _SETTINGS.items() if name in fields or default is not None
+        name: _without_nulls(fields.get(name, default))
+        for name, default in _SETTINGS.items()
+        if name in fields or default is not None
     }
     _check_settings(settings)
     return {
@@ -110,7 +112,7 @@ def shown_terms(enrollment: Enrollment | Group, hubs: Mapping[str, str]) -> dict
     }
     linked = [hubs[hub] for hub in enrollment.hubs if hub in hubs]
     if linked:
-        document |= {"iotHubHostName": linked[0]} if len(linked) == 1 else {"iotHubs": linked}
+        document["iotHubs"] = linked
     if enrollment.initial_twin:
         document["initialTwin"] = enrollment.initial_twin
     return document
@@ -146,13 +148,8 @@ def check_etag(
         if not deleting:
             raise Refused(rows.exists, **named(name))
         return
-    if not matches(if_match, enrollment.etag):
+    if not documents.matches(if_match, enrollment.etag):
         raise Refused(rows.changed, **named(name))
-
-
-def matches(if_match: str, etag: str) -> bool:
-    """Whether an `If-Match`, quoted or not, means this etag."""
-    return if_match.strip().strip('"') in ("*", etag.strip('"'))
 
 
 def bad(why: str) -> Refused:
@@ -190,15 +187,15 @@ def read_mechanism(fields: dict[str, Any]) -> dict[str, Any]:
     return read_object(attestation, "x509")
 
 
-def _certificates(fields: dict[str, Any], existing: Enrollment | None) -> tuple[bytes, bytes | None]:
+def _certificates(fields: dict[str, Any], existing: Enrollment | None) -> tuple[bytes | None, bytes | None]:
     mechanism = read_mechanism(fields)
     for name in ("signingCertificates", "caReferences"):
         if name in mechanism:
             raise bad(f"x509.{name} belong to an enrollment group, not to an individual enrollment")
     known = (existing.primary, existing.secondary) if existing else (None, None)
     primary, secondary = read_slots(mechanism, "clientCertificates", known)
-    if primary is None:
-        raise bad("attestation.x509.clientCertificates.primary has no certificate")
+    if primary is None and secondary is None:
+        raise bad("attestation.x509.clientCertificates has no certificate")
     return primary, secondary
 
 
@@ -284,9 +281,11 @@ def _hubs(document: dict[str, Any], hubs: Mapping[str, str]) -> tuple[str, ...]:
     if "customAllocationDefinition" in document:
         raise not_emulated("customAllocationDefinition")
     one = document.get("iotHubHostName")
-    asked = [one] if one else document.get("iotHubs", [])
+    asked = document.get("iotHubs") or ([one] if one else [])
     if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked):
         raise bad("iotHubs is not a list of host names")
+    if one and str(one).lower() not in [name.lower() for name in asked]:
+        raise bad(f"iotHubHostName {one} is not among iotHubs")
     linked = {address.lower(): hub for hub, address in hubs.items()}
     unknown = [name for name in asked if name.lower() not in linked]
     if unknown:
@@ -296,18 +295,25 @@ def _hubs(document: dict[str, Any], hubs: Mapping[str, str]) -> tuple[str, ...]:
 
 def _initial_twin(document: dict[str, Any]) -> dict[str, Any]:
     """`{"tags": {…}, "properties": {"desired": {…}}}`, every part optional, each section as a twin takes it."""
-    initial: dict[str, Any] = document.get("initialTwin", {})
-    sections = _sections(initial, {"tags", "properties"})
-    desired = _sections(sections.get("properties", {}), {"desired"}).get("desired", {})
-    for name, section in (("tags", sections.get("tags", {})), ("properties.desired", desired)):
+    initial = _sections(document.get("initialTwin", {}), {"tags", "properties"})
+    if "properties" in initial:
+        initial["properties"] = _sections(initial["properties"], {"desired"})
+    desired = initial.get("properties", {}).get("desired", {})
+    for name, section in (("tags", initial.get("tags", {})), ("properties.desired", desired)):
         why = twin.unfit(name, section)
         if why:
             raise bad(f"initialTwin: {why}")
     return initial
 
 
+def _without_nulls(value: Any) -> Any:
+    """An object without the members that say nothing; anything else as it is."""
+    return {name: item for name, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
 def _sections(value: Any, allowed: set[str]) -> dict[str, Any]:
-    """An object that has only these members, each an object itself."""
+    """An object that has only these members, each an object itself or null."""
+    value = _without_nulls(value)
     if not isinstance(value, dict) or set(value) - allowed or not all(isinstance(v, dict) for v in value.values()):
         raise bad('initialTwin is not {"tags": {…}, "properties": {"desired": {…}}}')
     return value

@@ -89,16 +89,16 @@ def unfit(fault: Fault) -> str:
     if fault.device is not None and (not isinstance(fault.device, str) or not fault.device.strip()):
         return "the device is not a registration ID or device ID"
     if fault.left is not None and not _counts(fault.left):
-        return "the number of times is not a whole number above 0"
+        return "the number of times is not a whole number from 1 to 999999"
     if not _counts(fault.retry_after):
-        return "retry-after is not a whole number of seconds above 0"
+        return "retry-after is not a whole number of seconds from 1 to 999999"
     if isinstance(fault.seconds, bool) or not isinstance(fault.seconds, int | float):
         return "the seconds are not a number"
     return "" if 0 < fault.seconds <= MOST_SECONDS else f"the seconds are not above 0 and at most {MOST_SECONDS:.0f}"
 
 
 def _counts(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_SECONDS
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1_000_000
 
 
 def pick(faults: Iterable[Fault], stage: Stage, device: str) -> Fault | None:

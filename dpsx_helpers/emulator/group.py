@@ -6,7 +6,7 @@ and the emulator beside the rest of its data plane.
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -76,7 +76,7 @@ def render(group: Group, hubs: Mapping[str, str]) -> dict[str, Any]:
 
 def mechanism(group: Group) -> dict[str, Any]:
     """`attestation`, also the answer to a request for the attestation mechanism alone."""
-    if group.primary is None:
+    if group.primary_ca or group.secondary_ca:
         return {
             "type": "x509",
             "x509": {"caReferences": {"primary": group.primary_ca, "secondary": group.secondary_ca}},
@@ -89,11 +89,8 @@ def _certificates(mechanism: dict[str, Any], existing: Group | None) -> tuple[by
         return None, None
     known = (existing.primary, existing.secondary) if existing else (None, None)
     own = enrollment.read_slots(mechanism, "signingCertificates", known)
-    if own[0] is None:
-        raise bad("attestation.x509.signingCertificates.primary has no certificate")
-    for der in own:
-        if der is not None and not describe(der).is_ca:
-            raise bad(f"{describe(der).subject} is no CA certificate and cannot sign those of devices")
+    if own == (None, None):
+        raise bad("attestation.x509.signingCertificates has no certificate")
     return own
 
 
@@ -104,8 +101,8 @@ def _references(
         return None, None
     references = enrollment.read_object(mechanism, "caReferences")
     primary, secondary = (_reference(references.get(slot), ca_certificate) for slot in ("primary", "secondary"))
-    if primary is None:
-        raise bad("attestation.x509.caReferences.primary names no CA certificate")
+    if primary is None and secondary is None:
+        raise bad("attestation.x509.caReferences names no CA certificate")
     return primary, secondary
 
 
@@ -115,9 +112,18 @@ def _reference(name: Any, ca_certificate: Callable[[str], CaCertificate | None])
     known = ca_certificate(name) if isinstance(name, str) else None
     if known is None:
         raise bad(f"this DPS has no CA certificate {name!r}: add it before the group")
-    if not known.verified:
-        raise bad(f"the CA certificate {name!r} is not verified: prove first that you hold its key")
     return known.name
+
+
+def doubts(group: Group, ca_certificate: Callable[[str], CaCertificate | None]) -> Iterator[str]:
+    """Why this group will let nobody in, for the log: DPS takes it, and refuses the devices when they come."""
+    for der in filter(None, (group.primary, group.secondary)):
+        if not describe(der).is_ca:
+            yield f"{describe(der).subject} is no CA certificate and cannot sign those of devices"
+    for name in filter(None, (group.primary_ca, group.secondary_ca)):
+        known = ca_certificate(name)
+        if known is None or not known.verified:
+            yield f"the CA certificate {name!r} is not verified: prove that you hold its key"
 
 
 # --- CA certificates --------------------------------------------------------------------------------------------------
@@ -160,7 +166,7 @@ def prove(certificate: CaCertificate, document: Any, stamp: Stamp) -> CaCertific
     https://learn.microsoft.com/azure/iot-dps/how-to-verify-certificates
     """
     if not certificate.code:
-        raise bad(f"the CA certificate {certificate.name} has no verification code yet: generate one first")
+        raise bad(f"the CA certificate {certificate.name} has no verification code now: generate one first")
     if not isinstance(document, dict):
         raise bad("the body is not a JSON object")
     der = enrollment.read_certificate(document.get("certificate"), "verification")

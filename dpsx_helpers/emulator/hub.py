@@ -30,7 +30,6 @@ API_VERSIONS = frozenset(
         "2020-05-31-preview", "2020-06-30-preview", "2020-09-30", "2021-04-12", "2024-03-31",
     }
 )  # fmt: skip
-MAX_METHOD = 128 * 1024  # bytes of the payload of a direct method
 
 # Names in a topic's property bag and in a message as a hub routes it:
 # https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-construct
@@ -148,7 +147,7 @@ def subscribe(session: Session, packet: mqtt.Subscribe) -> list[tuple[Subscripti
 
 def receive(session: Session, packet: mqtt.Publish, telemetry: Telemetry, stamp: Stamp) -> Message:
     """The message in a PUBLISH of telemetry, or Refused."""
-    check_size(session, packet.topic.partition("/events")[2], packet.payload, MAX_MESSAGE)
+    check_size(session, _size(telemetry, packet.payload), MAX_MESSAGE)
     return _message(session, telemetry, packet.payload, retain=packet.retain, dup=packet.dup, stamp=stamp)
 
 
@@ -163,8 +162,16 @@ def check_publish(session: Session, packet: mqtt.Publish, request: HubRequest | 
     return request
 
 
-def check_size(session: Session, bag: str, payload: bytes, limit: int) -> None:
-    size = len(bag.encode()) + len(payload)
+def _size(telemetry: Telemetry, payload: bytes) -> int:
+    """Body, values of system properties, names and values of application properties:
+    https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-construct
+    """
+    texts = [value for value in telemetry.properties.values() if value]
+    texts += [name for name in telemetry.properties if not name.startswith("$.")]
+    return len(payload) + sum(len(text.encode(errors="surrogatepass")) for text in texts)
+
+
+def check_size(session: Session, size: int, limit: int) -> None:
     if size > limit:
         raise Refused(refusals.TOO_LARGE, device=session.device_id, size=size, limit=limit)
 

@@ -34,7 +34,10 @@ class _HubHandler(Handler):
         return device
 
     def twin_of(self, device: Device) -> Twin:
-        return self.services.store.twin(device.hub, device.device_id) or Twin()
+        current = self.services.store.twin(device.hub, device.device_id)
+        if current is None:
+            raise Refused(refusals.DEVICE_NOT_FOUND, device_id=device.device_id)
+        return current
 
     def shown(self, device: Device) -> dict[str, Any]:
         connected, pending = self._now(device)
@@ -49,9 +52,7 @@ class _HubHandler(Handler):
 
 
 class OneDevice(_HubHandler):
-    """One device identity. What is PUT may hold its keys."""
-
-    secret_body = True
+    """One device identity."""
 
     def get(self, name: str) -> None:
         self.answer(self.shown(self.existing(name)))

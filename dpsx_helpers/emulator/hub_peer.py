@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from dpsx_helpers.emulator import commands, hub, identity, mqtt, refusals, topics, twin
 from dpsx_helpers.emulator.faults import Stage
 from dpsx_helpers.emulator.identity import Device
-from dpsx_helpers.emulator.methods import Call
+from dpsx_helpers.emulator.methods import MAX_PAYLOAD, Call
 from dpsx_helpers.emulator.refusals import Refused
 from dpsx_helpers.emulator.topics import Subscription
+from dpsx_helpers.emulator.twin import Twin
 
 if TYPE_CHECKING:
     from dpsx_helpers.emulator.sessions import Conversation
@@ -95,6 +96,9 @@ class HubPeer:
     def left(self, *, in_order: bool) -> None:
         services = self._services
         services.go_offline(self._session.hub, self.name, self)
+        device = services.store.device(self._session.hub, self.name)
+        if device is not None:
+            services.store.put_device(identity.touched(device, services.stamp()))
         for _, lost in list(self._calls.values()):
             lost()
         if self._will is not None and not in_order and not services.stopping:
@@ -127,7 +131,7 @@ class HubPeer:
                 self._acknowledge(packet)
                 self._report(request, packet.payload)
             case topics.MethodAnswer():
-                hub.check_size(self._session, "", packet.payload, hub.MAX_METHOD)
+                hub.check_size(self._session, len(packet.payload), MAX_PAYLOAD)
                 self._acknowledge(packet)
                 self._answered(request, packet.payload)
 
@@ -136,14 +140,14 @@ class HubPeer:
             self._conversation.send(mqtt.puback(packet.packet_id))
 
     def _get_twin(self, request: topics.TwinGet) -> None:
-        current = self._services.store.twin(*self.key[1:]) or twin.Twin()
+        current = self._twin()
         self.log.info("%s < GET twin of %s", self._conversation.label, self.name)
         body = json.dumps(twin.for_device(current), separators=(",", ":")).encode()
         self._answer_twin(topics.twin_answer(200, request.request_id), 200, body)
 
     def _report(self, request: topics.TwinPatch, payload: bytes) -> None:
         services = self._services
-        current = services.store.twin(*self.key[1:]) or twin.Twin()
+        current = self._twin()
         self.log.info(
             "%s < PATCH reported properties of %s%s", self._conversation.label, self.name, services.body(payload)
         )
@@ -187,6 +191,10 @@ class HubPeer:
         services, sent = self._services, set(self._in_flight.values())
         for command in services.pending(self._session.hub, self.name):
             if command.number in sent or command.number <= self._commands_from:
+                continue
+            if commands.given_up(command):
+                self.log.info("= message %s is given up after %d deliveries", command.message_id, command.deliveries)
+                services.store.delete_command(command.number)
                 continue
             packet_id = self._send_command(command, qos)
             if packet_id is None:
@@ -242,6 +250,12 @@ class HubPeer:
 
     def forget_call(self, request_id: str) -> None:
         self._calls.pop(request_id, None)
+
+    def _twin(self) -> Twin:
+        current = self._services.store.twin(self._session.hub, self.name)
+        if current is None:  # deleted in this very turn
+            raise Refused(refusals.REMOVED, device=self.name)
+        return current
 
     def _device(self) -> Device:
         device = self._services.store.device(self._session.hub, self.name)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from dpsx_helpers.emulator import refusals, twin
+from dpsx_helpers.emulator import documents, refusals, twin
 from dpsx_helpers.emulator.dps import Assignment
 from dpsx_helpers.emulator.refusals import Refused
 from dpsx_helpers.emulator.stamps import Stamp
@@ -109,8 +109,12 @@ def parse(hub: str, device_id: str, document: Any, existing: Device | None, stam
     if reason is not None and (not isinstance(reason, str) or len(reason) > 128):
         raise _bad("statusReason is not a text of at most 128 characters")
     capabilities = document.get("capabilities") or {}
-    if not isinstance(capabilities, dict) or not isinstance(capabilities.get("iotEdge", False), bool):
+    edge = capabilities.get("iotEdge") if isinstance(capabilities, dict) else 0
+    if not isinstance(edge, bool | None):
         raise _bad("capabilities.iotEdge is neither true nor false")
+    for name in ("deviceScope", "parentScopes"):
+        if document.get(name):
+            raise Refused(refusals.HUB_NOT_EMULATED, feature=f"{name} (devices below an edge device)")
     base = existing or Device(hub, device_id, _generation_id(stamp), stamp.text, version=0)
     given = document.get("authentication")
     return replace(
@@ -120,7 +124,7 @@ def parse(hub: str, device_id: str, document: Any, existing: Device | None, stam
         status_reason=reason,
         status_updated=stamp.text if status != base.status else base.status_updated,
         version=base.version + 1,
-        edge=capabilities.get("iotEdge", False),
+        edge=bool(edge),
     )
 
 
@@ -193,7 +197,7 @@ def check_twin_etag(current: Twin, if_match: str | None) -> None:
 
 
 def _check_match(if_match: str, etag: str, what: str) -> None:
-    if if_match.strip().removeprefix("W/").strip('"') not in ("*", etag):
+    if not documents.matches(if_match, etag):
         raise Refused(refusals.DEVICE_CHANGED, why=f"the If-Match of the request is not the etag of the {what}")
 
 

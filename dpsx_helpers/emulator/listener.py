@@ -94,12 +94,13 @@ class DeviceProtocol(asyncio.Protocol):
         )
         self._finished = False
         self._half_closed = False
+        self._unread = False  # the device does not read what is sent to it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._loop = asyncio.get_running_loop()
-        self._heard = self._loop.time()
+        self._began = self._heard = self._loop.time()
         self._timer = self._loop.call_later(CONNECT_WITHIN, self._check_silence)
         self._listener.open.add(self)
         self._listener.active()
@@ -118,6 +119,8 @@ class DeviceProtocol(asyncio.Protocol):
             return
         self._send_out()
         if self._channel.handshaken and not handshaken:
+            shown = len(self._channel.peer_certificates)
+            LOG.info("%s = TLS is up, %d client certificate(s) shown", self._label, shown)
             self._listener.active()
         if plaintext and self._websocket:
             plaintext = self._unwrapped(self._websocket, plaintext)
@@ -128,8 +131,16 @@ class DeviceProtocol(asyncio.Protocol):
             if self._conversation.connected and not connected:  # from now on its keep-alive counts
                 self._timer.cancel()
                 self._check_silence()
+        self._mind_the_pace()
         if self._channel.closed or (self._websocket and self._websocket.closed):
             self._conversation.close()
+
+    def _mind_the_pace(self) -> None:
+        """Who does not read its answers is not read from either, and not answered any further."""
+        if self._unread or self._conversation.halted:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def _unwrapped(self, websocket: WebSocket, plaintext: bytes) -> bytes:
         """The MQTT bytes inside the WebSocket. Its own answers need no commit."""
@@ -148,9 +159,12 @@ class DeviceProtocol(asyncio.Protocol):
             self._send_out()
 
     def _taken(self, plaintext: bytes) -> bool:
+        return self._guarded(lambda: self._conversation.receive(plaintext))
+
+    def _guarded(self, act: Callable[[], None]) -> bool:
         """Whether the rules and the store could take it. A fault of ours drops this connection and no other."""
         try:
-            self._conversation.receive(plaintext)
+            act()
         except Exception:
             LOG.exception("%s ! a fault of the emulator itself: the connection is dropped unanswered", self._label)
             self.abort()
@@ -167,15 +181,24 @@ class DeviceProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
         self._listener.forget(self)
+        if self._channel.handshaken and not self._conversation.connected and not self._finished:
+            LOG.info("%s = closed before a CONNECT", self._label)
         self._conversation.ended()
         self._listener.commit_soon()  # a Will may be to be stored
 
     def pause_writing(self) -> None:
-        """A device that does not read its answers is not read from either."""
-        self._transport.pause_reading()
+        self._unread = True
+        self._mind_the_pace()
 
     def resume_writing(self) -> None:
-        self._transport.resume_reading()
+        self._unread = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Handle what has come meanwhile, as far as the device reads its answers."""
+        if self._conversation.halted and not self._finished and not self._unread:
+            self._guarded(self._conversation.resume)
+        self._mind_the_pace()
 
     def flush(self) -> None:
         """Send what waits, now that everything behind it is stored."""
@@ -186,6 +209,8 @@ class DeviceProtocol(asyncio.Protocol):
         conversation.outbox.clear()
         if conversation.closing:
             self.finish()
+        elif conversation.halted:
+            self._loop.call_soon(self._go_on)  # the others first
 
     def finish(self) -> None:
         """Say close_notify, close our half, and let the device close the other."""
@@ -221,13 +246,16 @@ class DeviceProtocol(asyncio.Protocol):
 
     def _check_silence(self) -> None:
         """A device must speak within one and a half times its keep-alive, a stranger within a minute."""
-        keep_alive = self._conversation.keep_alive
-        allowed = min(keep_alive * 1.5, MAX_SILENCE) if keep_alive else MAX_SILENCE
-        if not self._conversation.connected:
-            allowed = CONNECT_WITHIN
-        left = self._heard + allowed - self._loop.time()
+        conversation, keep_alive = self._conversation, self._conversation.keep_alive
+        if conversation.connected:
+            allowed = min(keep_alive * 1.5, MAX_SILENCE) if keep_alive else MAX_SILENCE
+            left = self._heard + allowed - self._loop.time()
+            refused = Refused(refusals.SILENT, device=conversation.name, seconds=round(allowed))
+        else:
+            left = self._began + CONNECT_WITHIN - self._loop.time()
+            refused = Refused(refusals.NO_CONNECT, seconds=round(CONNECT_WITHIN))
         if left <= 0:
-            self._conversation.refuse(Refused(refusals.SILENT, device=self._conversation.name, seconds=round(allowed)))
+            conversation.refuse(refused)
         else:
             self._timer = self._loop.call_later(left, self._check_silence)
 

@@ -141,13 +141,17 @@ class Connection:
         self.state = State.AWAITING_CONNECT
         self._buffer = bytearray()
 
+    def feed(self, data: bytes) -> None:
+        """Keep bytes for the next `receive`."""
+        self._buffer += data
+
     def receive(self, data: bytes) -> Iterator[Packet]:
-        """Yield each packet that `data` completes.
+        """Yield each packet that `data` completes. Who stops early gets the rest from the next call.
 
         Packets before a faulty one are yielded first. Raises ProtocolViolation at the faulty one; the
         connection is CLOSED then and yields nothing more.
         """
-        self._buffer += data
+        self.feed(data)
         while self.state is not State.CLOSED:
             frame = self._next_frame()
             if frame is None:
@@ -201,7 +205,7 @@ def _decode(kind: int, flags: int, body: bytes) -> Packet:
         raise ProtocolViolation(f"packet type {kind} is not one that a client may send here")
     if kind in _FLAGS and flags != _FLAGS[kind]:
         raise ProtocolViolation(f"the flags {flags:04b} are reserved in packet type {kind}")
-    if kind == CONNECT and not body.startswith(_MQTT_3_1_1):
+    if kind == CONNECT and len(body) >= len(_MQTT_3_1_1) and not body.startswith(_MQTT_3_1_1):
         raise UnsupportedProtocol("the client does not speak MQTT 3.1.1, the only version Azure takes on this port")
     header = MQTTFixedHeader(kind, flags, len(body))
     try:

@@ -11,7 +11,6 @@ from typing import Any
 class Status(StrEnum):
     """States of a registration (`enrollmentStatus` of the REST API)."""
 
-    UNASSIGNED = "unassigned"
     ASSIGNING = "assigning"
     ASSIGNED = "assigned"
     FAILED = "failed"
@@ -50,7 +49,7 @@ class Enrollment(_Terms):
     """An individual enrollment."""
 
     registration_id: str
-    primary: bytes
+    primary: bytes | None
     secondary: bytes | None
     device_id: str | None
 

@@ -5,6 +5,7 @@ a learner finds what Azure keeps to itself. No other module words a refusal.
 """
 
 import json
+import re
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -45,7 +46,8 @@ class Answer(Enum):
 class Refusal:
     """One row. `status`: CONNACK code or HTTP status, 0 when closing; `code`: Azure's error code, 0 when there is none.
 
-    `text` is what the client reads. `when` is a template for the log, filled with the facts of the case.
+    `text` is what the client reads. `when` is a template for the log, filled with the facts of the case. `error_name`
+    goes into the header of a hub where it is not `text`.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Refusal:
     when: str
     hint: str
     source: str
+    error_name: str = ""
 
 
 class Refused(Exception):
@@ -81,13 +84,19 @@ def injected(refusal: Refusal, fault: str) -> Refused:
     return Refused(row, feature=fault)
 
 
+_SIGNATURE = re.compile(r"sig=[^&]*")
 _OUR_WORDS = frozenset(
     {"feature", "violation", "why", "limit", "seconds"}
 )  # facts that are a phrase of the rule that refuses
 
 
 def _shown(name: str, value: object) -> str:
-    """Facts come from the wire: quoted, so that no control character reaches a log, and at most 100 characters."""
+    """Facts come from the wire: quoted, so that no control character reaches a log, and at most 100 characters.
+
+    A token that somebody has put in the wrong place loses its signature.
+    """
+    if isinstance(value, str):
+        value = _SIGNATURE.sub("sig=***", value)
     if name in _OUR_WORDS and str(value).isprintable():
         return str(value)[:300]
     text = repr(value) if isinstance(value, str) else str(value)
@@ -426,6 +435,12 @@ NOT_EMULATED = Refusal(
     "see docs/scope.md for what is",
     _HUB_MQTT,
 )  # fmt: skip
+NO_CONNECT = Refusal(
+    "no-connect", Answer.CLOSE, 0, 0, "",
+    "no CONNECT came within {seconds} s of the connection",
+    "speak TLS, then MQTT 3.1.1, and begin with CONNECT",
+    "https://github.com/Azure/azure-iot-protocol-gateway/blob/master/src/ProtocolGateway.Core/Mqtt/MqttAdapter.cs",
+)  # fmt: skip
 SILENT = Refusal(
     "silent", Answer.CLOSE, 0, 0, "",
     "{device} said nothing for {seconds} s",
@@ -606,24 +621,28 @@ DEVICE_NOT_ONLINE = Refusal(
     "device {device_id} is not connected, or has not subscribed to direct methods",
     "start the device and let it set its method handler; connectTimeoutInSeconds waits for it",
     _HUB_METHODS,
+    "DeviceNotOnline",
 )  # fmt: skip
 METHOD_TIMED_OUT = Refusal(
     "method-timed-out", Answer.HUB_METHOD, 504, 504101, "Timed out waiting for the response from device.",
     "device {device_id} did not answer the method {method} within {seconds} s",
     "answer sooner, or ask with a longer responseTimeoutInSeconds",
     _HUB_ERRORS,
+    "GatewayTimeout",
 )  # fmt: skip
 BAD_METHOD_ANSWER = Refusal(
     "bad-method-answer", Answer.HUB_METHOD, 500, 500001, "The response of the device is not valid JSON.",
     "device {device_id} answered the method with something that is not JSON",
     "answer with a JSON document",
     _HUB_METHODS,
+    "ServerError",
 )  # fmt: skip
 METHOD_TOO_LARGE = Refusal(
     "method-too-large", Answer.HUB_METHOD, 413, 413001, "The payload of a direct method may have 128 KB.",
     "the payload of the method has {size} bytes; the limit is {limit}",
     "send less",
     _HUB_METHODS,
+    "MessageTooLarge",
 )  # fmt: skip
 DEVICE_CHANGED = Refusal(
     "device-changed", Answer.HUB_HTTP, 412, 412002, "PreconditionFailed",

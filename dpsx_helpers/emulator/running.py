@@ -37,9 +37,9 @@ class Running:
 
     @property
     def endpoint(self) -> str:
-        """`host:port` of the HTTPS data planes, an IPv6 host in brackets."""
+        """`host:port` of the HTTPS data planes, an IPv6 host in brackets; 443 goes without saying."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.https_port}"
+        return host if self.https_port == 443 else f"{host}:{self.https_port}"
 
     @property
     def dps_connection_string(self) -> str:

@@ -25,10 +25,13 @@ def sign(resource: str, policy: str, key: str, expires: int) -> str:
     )
 
 
-def verify(token: str, resources: frozenset[str], keys: Mapping[str, str], now: float) -> str | None:
+def verify(
+    token: str, resources: frozenset[str], keys: Mapping[str, str], now: float, path: str | None = None
+) -> str | None:
     """None when a token of a policy is good, else why not (for the log; the answer to a client never says).
 
-    `resources` are the names that the service answers to, `keys` its policies' keys in base64, `now` unix seconds.
+    `resources` are the names that the service answers to, `keys` its policies' keys in base64, `now` unix seconds. A
+    token may be for a part of the service only: then `path` has to begin with that part.
     Signatures are compared in constant time.
     """
     if not token.startswith(_SCHEME):
@@ -43,7 +46,10 @@ def verify(token: str, resources: frozenset[str], keys: Mapping[str, str], now: 
         return expired
     if resource.split("/")[0].lower() not in resources:
         return f"the token is for {resource[:64]!r}, not for this service"
-    return None if _signed(fields, key) else f"the signature does not match the key of policy {policy}"
+    part = resource.partition("/")[2].rstrip("/")
+    if part and path is not None and not f"{path.lstrip('/')}/".startswith(f"{part}/"):
+        return f"the token is for {resource[:64]!r} and nothing else"
+    return None if _signed(token, fields, key) else f"the signature does not match the key of policy {policy}"
 
 
 def verify_device(token: str, resource: str, key: str, now: float) -> str | None:
@@ -56,7 +62,7 @@ def verify_device(token: str, resource: str, key: str, now: float) -> str | None
         return expired
     if fields.get("sr", "").lower() != resource.lower():
         return f"the token is for {fields.get('sr', '')[:64]!r}, not for {resource[:64]!r}"
-    return None if _signed(fields, key) else "the signature does not match a key of the device"
+    return None if _signed(token, fields, key) else "the signature does not match a key of the device"
 
 
 def _fields(token: str) -> dict[str, str]:
@@ -70,10 +76,10 @@ def _expired(fields: dict[str, str], now: float) -> str | None:
     return None
 
 
-def _signed(fields: dict[str, str], key: str) -> bool:
-    """Clients encode the resource in two spellings (%3A and %3a): sign both, take either."""
-    encoded = quote_plus(fields.get("sr", ""))
-    spellings = (encoded, re.sub("%[0-9A-F]{2}", lambda sign: sign[0].lower(), encoded), fields.get("sr", ""))
+def _signed(token: str, fields: dict[str, str], key: str) -> bool:
+    """Clients encode the resource in several spellings: the one that was sent is signed, or the resource itself."""
+    sent = re.search("[ &]sr=([^&]*)", token)
+    spellings = (sent[1] if sent else "", fields.get("sr", ""))
     signature = fields.get("sig", "").encode()
     good = [hmac.compare_digest(_signature(text, key, fields["se"]).encode(), signature) for text in spellings]
     return any(good)

@@ -12,6 +12,7 @@ import sys
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -134,11 +135,18 @@ def _trusted_before(store: Store, state_dir: Path) -> list[str]:
     return trusted
 
 
+class _PrivateLog(RotatingFileHandler):
+    """A log that stays its owner's when it begins anew, too."""
+
+    def _open(self) -> TextIOWrapper:
+        os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT, 0o600))
+        return super()._open()
+
+
 def _log_to(options: Options) -> None:
     """Everything to the log file; to standard error too, unless a notebook started this process."""
     path = options.state_dir / "emulator.log"
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-    handlers: list[logging.Handler] = [RotatingFileHandler(path, maxBytes=5_000_000, backupCount=1, encoding="utf-8")]
+    handlers: list[logging.Handler] = [_PrivateLog(path, maxBytes=5_000_000, backupCount=1, encoding="utf-8")]
     if options.started_by == "run":
         handlers.append(logging.StreamHandler())
     formatter = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(service)-7s %(message)s", "%H:%M:%S")
@@ -222,7 +230,9 @@ class _Emulator:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self._files.server, self._files.server_key)
         hosts = (facts.host, "localhost")
-        names = frozenset(name for host in hosts for name in (host, f"{host}:{facts.https_port}")) | {facts.endpoint}
+        names = frozenset(
+            name.lower() for host in hosts for name in (host, f"{host}:{facts.https_port}", facts.endpoint)
+        )
         access = Access(names, {"provisioningserviceowner": facts.dps_key}, {"iothubowner": facts.hub_key}, facts.token)
         control = Control(stop=self._stop.set, active=self._active)
         server = HTTPServer(

@@ -28,7 +28,7 @@ class NotEmulated(Handler):
         """There is nothing behind this path to protect."""
 
     def prepare(self) -> None:
-        of_dps = self.request.path.startswith(_OF_DPS)
+        of_dps = self.request.path.startswith(_OF_DPS) or "/registrations/" in self.request.path
         self.plane = Answer.DPS_HTTP if of_dps else Answer.HUB_HTTP
         super().prepare()
         feature = f"{self.request.method} {self.request.path[:60]}"

@@ -1,6 +1,7 @@
 """DPS and its linked hubs as one: their records, who is connected right now, and which faults are on. No sockets."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from dpsx_helpers.emulator.store import Store
 from dpsx_helpers.emulator.twin import Twin
 
 HUB_LOG = logging.getLogger("dpsx_helpers.emulator.hub")
+_KEYS = re.compile(rb'(?<=[kK]ey")\s*:\s*"[^"]*"|SharedAccess\w*[= ][^\s"]*')
 
 
 class Connected(Protocol):
@@ -77,8 +79,8 @@ class Services:
         return Known(enrollment, self.store.ca_certificates, self.store.groups_of)
 
     def body(self, payload: bytes) -> str:
-        """A payload as it goes to the log: not at all, unless that was asked for."""
-        return f" with body {payload[:1000]!r}" if self.bodies else ""
+        """A payload as it goes to the log: not at all, unless that was asked for, and then without the keys in it."""
+        return f" with body {_KEYS.sub(b'***', payload)[:1000]!r}" if self.bodies else ""
 
     # --- who is connected ---
 
@@ -192,7 +194,7 @@ class Services:
         waiting = self.store.commands(hub, device_id)
         over = commands.expired(waiting, self._clock().timestamp()) if waiting else []
         for command in over:
-            HUB_LOG.info("= message %s for %s has expired undelivered", command.message_id, device_id)
+            HUB_LOG.info("= message %s for %s has expired", command.message_id, device_id)
             self.store.delete_command(command.number)
         return [command for command in waiting if command not in over]
 

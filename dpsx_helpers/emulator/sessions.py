@@ -13,12 +13,13 @@ from typing import Protocol
 from dpsx_helpers.certificates import CertificateError, Description, describe
 from dpsx_helpers.emulator import dps, hub, mqtt, refusals, topics
 from dpsx_helpers.emulator.dps_peer import DpsPeer
-from dpsx_helpers.emulator.faults import Fault, Stage
+from dpsx_helpers.emulator.faults import Stage
 from dpsx_helpers.emulator.hub_peer import HubPeer
 from dpsx_helpers.emulator.refusals import Answer, Refused
 from dpsx_helpers.emulator.services import Services
 
 LINE_LOG = logging.getLogger("dpsx_helpers.emulator.mqtt")
+MOST_WAITING = 1 << 20  # bytes of answers; a device that does not read them is not answered any further
 
 
 class _Peer(Protocol):
@@ -44,7 +45,7 @@ class Conversation:
 
     `certificates` gives those that the client sent, its own first, as DER. `outbox` holds what may be sent after the
     next commit; `closing` says that the connection has to end after that. `changed` is called whenever either gets
-    something new.
+    something new. `halted`: so much waits in `outbox` that nothing more is handled before `resume`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Conversation:
         self.label = label
         self.outbox = bytearray()
         self.closing = False
+        self.halted = False
         self.keep_alive = 0
         self.stored = 0
         self._mqtt = mqtt.Connection()
@@ -79,10 +81,14 @@ class Conversation:
         """Take bytes as they come. Never raises for what a client sends. Who is closed is not heard any more."""
         if self.closing:
             return
+        if self.halted:
+            self._mqtt.feed(data)
+            return
         try:
             for packet in self._mqtt.receive(data):
                 self._handle(packet)
-                if self.closing:
+                self.halted = len(self.outbox) > MOST_WAITING
+                if self.closing or self.halted:
                     return
         except mqtt.UnsupportedProtocol as violation:
             self.refuse(Refused(refusals.OTHER_PROTOCOL_VERSION, violation=str(violation)))
@@ -90,6 +96,11 @@ class Conversation:
             self.refuse(Refused(refusals.PROTOCOL, violation=str(violation)))
         except Refused as refused:
             self.refuse(refused)
+
+    def resume(self) -> None:
+        """Go on with what has come, now that the outbox is empty."""
+        self.halted = False
+        self.receive(b"")
 
     def send(self, packet: bytes) -> None:
         if self.closing:
@@ -115,7 +126,8 @@ class Conversation:
         self.closing = True
         if self._peer:
             self.services.leave(self._peer.key, self)
-            self._peer.log.info("%s = %s has gone", self.label, self.name)
+            how = "" if self._in_order else " without a DISCONNECT"
+            self._peer.log.info("%s = %s has gone%s", self.label, self.name, how)
             self._peer.left(in_order=self._in_order)
 
     def committed(self) -> None:
@@ -128,7 +140,7 @@ class Conversation:
         row = refused.refusal
         what = f"CONNACK {row.status}" if row.answer is Answer.CONNACK else "connection closed"
         if row.answer is Answer.UPGRADE:
-            what = "WebSocket refused"
+            what = "WebSocket closed" if self._peer else "WebSocket refused"
         if row.answer in (Answer.RESPONSE, Answer.REGISTRATION, Answer.TWIN):
             what = f"{row.status} {row.code or ''} {row.text}".replace("  ", " ").rstrip(".")
         log = self._peer.log if self._peer else LINE_LOG
@@ -149,24 +161,27 @@ class Conversation:
                 peer.acknowledged(packet)
             case mqtt.Subscribe():
                 codes = peer.subscribe(packet)
-                peer.log.info("%s < SUBSCRIBE %s", self.label, ", ".join(topic for topic, _ in packet.filters))
+                peer.log.info("%s < SUBSCRIBE %s", self.label, _shown([topic for topic, _ in packet.filters]))
+                peer.log.info("%s > SUBACK %s", self.label, _shown([str(code) for code in codes]))
                 self.send(mqtt.suback(packet.packet_id, codes))
                 peer.subscribed()
             case mqtt.Unsubscribe():
                 peer.unsubscribe(packet)
-                peer.log.info("%s < UNSUBSCRIBE %s", self.label, ", ".join(map(repr, packet.filters)))
+                peer.log.info("%s < UNSUBSCRIBE %s", self.label, _shown([repr(topic) for topic in packet.filters]))
+                peer.log.info("%s > UNSUBACK", self.label)
                 self.send(mqtt.unsuback(packet.packet_id))
             case mqtt.PingReq():
+                peer.log.info("%s < PINGREQ, > PINGRESP", self.label)
                 self.send(mqtt.pingresp())
             case mqtt.Disconnect():
+                peer.log.info("%s < DISCONNECT", self.label)
                 self._in_order = True
                 self.close()
 
     def _connect(self, packet: mqtt.Connect) -> None:
         login = topics.parse_login(packet.username)
         if login is None:
-            shown = (packet.username or "").partition("SharedAccessSignature")[0]  # which some put here by mistake
-            raise Refused(refusals.BAD_LOGIN, username=shown)
+            raise Refused(refusals.BAD_LOGIN, username=packet.username or "")
         certificate, sent = self._shown(packet.client_id)
         peer: _Peer
         if isinstance(login, topics.DpsLogin):
@@ -184,12 +199,11 @@ class Conversation:
         self.send(mqtt.connack(mqtt.CONNECTION_ACCEPTED, session_present=peer.session_present))
         peer.joined()
 
-    def _meet(self, stage: Stage, device: str) -> Fault | None:
-        """The fault that acts now, if it is none that refuses; those that do are raised."""
+    def _meet(self, stage: Stage, device: str) -> None:
+        """Raise the fault that acts now, if there is one."""
         fault = self.services.fault(stage, device)
         if fault is not None and (refused := self.services.injected(fault)) is not None:
             raise refused
-        return fault
 
     def _shown(self, client_id: str) -> tuple[Description | None, tuple[bytes, ...]]:
         """The client's certificate, and the others that it sent."""
@@ -204,3 +218,9 @@ class Conversation:
         device = services.store.device(services.hub_at(login.host) or "", login.device_id)
         session = hub.admit(packet, login, certificate, device, services.dps.hubs, stamp.now.timestamp())
         return HubPeer(self, session, packet)
+
+
+def _shown(texts: list[str]) -> str:
+    """The first few of them, each cut short: a packet may hold thousands."""
+    more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
+    return ", ".join(text[:100] for text in texts[:5]) + more

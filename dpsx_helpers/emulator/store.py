@@ -24,7 +24,7 @@ from dpsx_helpers.emulator.twin import Twin
 SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE enrollments (id TEXT PRIMARY KEY COLLATE NOCASE, primary_der BLOB NOT NULL, secondary_der BLOB,
+CREATE TABLE enrollments (id TEXT PRIMARY KEY COLLATE NOCASE, primary_der BLOB, secondary_der BLOB,
                           record TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE groups (id TEXT PRIMARY KEY COLLATE NOCASE, primary_der BLOB, secondary_der BLOB,
                      record TEXT NOT NULL) WITHOUT ROWID;
@@ -89,8 +89,13 @@ class Store:
             try:
                 self._db.execute("COMMIT")
             except sqlite3.Error:
-                self._db.execute("ROLLBACK")
+                self.roll_back()
                 raise
+
+    def roll_back(self) -> None:
+        """Forget what was written since the last commit."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     def close(self) -> None:
         self.commit()

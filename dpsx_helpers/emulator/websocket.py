@@ -82,7 +82,7 @@ class WebSocket:
         self._head += data
         end = self._head.find(_HEAD_END, 0, MAX_HEAD) + len(_HEAD_END)
         if not _METHOD.startswith(self._head[: len(_METHOD)]):
-            self._refuse("what came does not begin as an HTTP GET request: MQTT without WebSocket?")
+            self._refuse("what came does not begin as an HTTP GET request; perhaps it is MQTT without a WebSocket")
         elif end >= len(_HEAD_END):
             head, rest = bytes(self._head[:end]), bytes(self._head[end:])
             self._head.clear()

@@ -1,13 +1,21 @@
 """What a device and an operator do, with Microsoft's unmodified clients."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from azure.iot.device import X509, IoTHubDeviceClient, Message, ProvisioningDeviceClient
+import pytest
+from azure.iot.device import (
+    X509,
+    IoTHubDeviceClient,
+    Message,
+    MethodRequest,
+    MethodResponse,
+    ProvisioningDeviceClient,
+)
 from azure.iot.deviceprovisioning import DeviceProvisioningClient
-from pki import Device
+from pki import Authority, Device
 from processes import RunningEmulator
 
 
@@ -38,6 +46,16 @@ def document(device: Device, **fields: Any) -> dict[str, Any]:
     if "secondary" in fields:
         certificates["secondary"] = {"certificate": fields.pop("secondary").pem}
     return {"attestation": {"type": "x509", "x509": {"clientCertificates": certificates}}, **fields}
+
+
+def group_document(primary: Authority | str, secondary: Authority | None = None, **fields: Any) -> dict[str, Any]:
+    """The body that makes a group with certificates of its own, or with the name of a CA certificate."""
+    if isinstance(primary, str):
+        return {"attestation": {"type": "x509", "x509": {"caReferences": {"primary": primary}}}, **fields}
+    slots = {"primary": {"certificate": primary.pem}}
+    if secondary is not None:
+        slots["secondary"] = {"certificate": secondary.pem}
+    return {"attestation": {"type": "x509", "x509": {"signingCertificates": slots}}, **fields}
 
 
 def enroll(emulator: RunningEmulator, device: Device, registration_id: str | None = None, **fields: Any) -> Any:
@@ -77,6 +95,26 @@ def connected(emulator: RunningEmulator, device: Device, device_id: str | None =
 def send(client: IoTHubDeviceClient, *bodies: str) -> None:
     for body in bodies:
         client.send_message(Message(body))
+
+
+def bodies(emulator: RunningEmulator, device_id: str | None = None) -> list[str]:
+    """What was sent, by one device or by all."""
+    return [message["body"] for message in emulator.messages(device_id)]
+
+
+def responder(client: Any, answer: Callable[[MethodRequest], tuple[int, Any]]) -> None:
+    """Let a device answer every direct method."""
+
+    def respond(request: MethodRequest) -> None:
+        status, payload = answer(request)
+        client.send_method_response(MethodResponse.create_from_method_request(request, status, payload))
+
+    client.on_method_request_received = respond
+
+
+def cause(failure: pytest.ExceptionInfo[BaseException]) -> str:
+    """What the SDK says of the cause of its exception."""
+    return str(failure.value.__cause__)
 
 
 def credentials(device: Device) -> X509:

@@ -1,10 +1,12 @@
 """Emulators for the tests in this folder, all ended with the test."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from processes import RunningEmulator
+from wire import Desk
 
 
 @pytest.fixture
@@ -28,3 +30,19 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEmulat
     running = RunningEmulator(tmp_path_factory.mktemp("module") / "state")
     yield running
     running.close()
+
+
+@pytest.fixture
+def no_faults(emulator: RunningEmulator) -> Iterator[None]:
+    """The faults of the test are switched off at its end."""
+    yield
+    emulator.emulator.clear_faults()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Desk]:
+    """DPS and a hub in this process, and their log in `caplog`."""
+    caplog.set_level(logging.INFO, "dpsx_helpers.emulator")
+    made = Desk(tmp_path)
+    yield made
+    made.store.close()

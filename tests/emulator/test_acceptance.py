@@ -8,18 +8,14 @@ from pathlib import Path
 import pytest
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.iot.device.exceptions import ClientError, ConnectionFailedError, CredentialError
-from clients import connected, document, enroll, register, send, service
+from clients import bodies, cause, connected, document, enroll, register, send, service
+from connections import at_dps, enrolled, provisioned
 from pki import make_device
 from processes import RunningEmulator
 
 
-def cause(failure: pytest.ExceptionInfo[BaseException]) -> str:
-    return str(failure.value.__cause__)
-
-
 def test_a_device_is_enrolled_provisioned_and_heard(emulator: RunningEmulator, tmp_path: Path) -> None:
-    device = make_device(tmp_path, "accept-01", pass_phrase=None)
-    enroll(emulator, device, initialTwin={"properties": {"desired": {"interval": 5}}})
+    device = enrolled(emulator, tmp_path, "accept-01", initialTwin={"properties": {"desired": {"interval": 5}}})
     result = register(emulator, device)
     state = result.registration_state
     assert (result.status, state.device_id, state.assigned_hub) == ("assigned", "accept-01", emulator.host)
@@ -27,14 +23,12 @@ def test_a_device_is_enrolled_provisioned_and_heard(emulator: RunningEmulator, t
     assert str(state).splitlines() == ["accept-01", emulator.host, "initialAssignment", "null"]
     with connected(emulator, device) as client:
         send(client, *(f"test wind speed {number}" for number in range(1, 11)))
-    bodies = [message["body"] for message in emulator.messages("accept-01")]
-    assert bodies == [f"test wind speed {number}" for number in range(1, 11)]
+    assert bodies(emulator, "accept-01") == [f"test wind speed {number}" for number in range(1, 11)]
 
 
 def test_an_initial_202_makes_the_sdk_wait_and_ask_again(start: Callable[..., RunningEmulator], tmp_path: Path) -> None:
     emulator = start("--assign", "polls=1")
-    device = make_device(tmp_path, "slow-01")
-    enroll(emulator, device)
+    device = enrolled(emulator, tmp_path, "slow-01")
     assert register(emulator, device).status == "assigned"
     assert emulator.log().count("< poll slow-01") == 2
     assert emulator.log().count("> 202 assigning, retry-after 3 s") == 2
@@ -80,8 +74,7 @@ def test_a_never_enrolled_device_is_a_404_where_that_is_chosen(
 
 
 def test_a_disabled_enrollment_is_an_invalid_registration_status(emulator: RunningEmulator, tmp_path: Path) -> None:
-    device = make_device(tmp_path, "disabled-01")
-    enroll(emulator, device, provisioningStatus="disabled")
+    device = enrolled(emulator, tmp_path, "disabled-01", provisioningStatus="disabled")
     with pytest.raises(ClientError) as failure:
         register(emulator, device)
     assert "invalid registration status disabled with a status code of 200" in cause(failure)
@@ -89,8 +82,7 @@ def test_a_disabled_enrollment_is_an_invalid_registration_status(emulator: Runni
 
 def test_without_a_linked_hub_the_registration_fails(start: Callable[..., RunningEmulator], tmp_path: Path) -> None:
     emulator = start("--hubs", "0")
-    device = make_device(tmp_path, "homeless")
-    enroll(emulator, device)
+    device = enrolled(emulator, tmp_path, "homeless")
     with pytest.raises(ClientError) as failure:
         register(emulator, device)
     assert "failed registration status with a status code of 200" in cause(failure)
@@ -101,24 +93,23 @@ def test_without_a_linked_hub_the_registration_fails(start: Callable[..., Runnin
 def test_the_secondary_certificate_provisions_too(emulator: RunningEmulator, tmp_path: Path) -> None:
     old, new = make_device(tmp_path, "rollover-01"), make_device(tmp_path, "rollover-01")
     enroll(emulator, old, secondary=new)
-    assert register(emulator, new).status == "assigned"
+    with at_dps(emulator, new) as wire:
+        assert wire.provision()["status"] == "assigned"
     with connected(emulator, new) as client:
         send(client, "with the new one")
     with connected(emulator, old) as client:
         send(client, "with the old one")
-    assert [message["body"] for message in emulator.messages("rollover-01")] == ["with the new one", "with the old one"]
+    assert bodies(emulator, "rollover-01") == ["with the new one", "with the old one"]
 
 
 def test_registration_ids_compare_without_regard_to_case(emulator: RunningEmulator, tmp_path: Path) -> None:
-    device = make_device(tmp_path, "MiXed-01")
-    enroll(emulator, device)
+    device = enrolled(emulator, tmp_path, "MiXed-01")
     state = register(emulator, device, registration_id="mixed-01").registration_state
     assert state.device_id == "MiXed-01"
 
 
 def test_a_device_id_of_its_own_is_assigned(emulator: RunningEmulator, tmp_path: Path) -> None:
-    device = make_device(tmp_path, "alias-01")
-    enroll(emulator, device, deviceId="thermostat:7")
+    device = enrolled(emulator, tmp_path, "alias-01", deviceId="thermostat:7")
     assert register(emulator, device).registration_state.device_id == "thermostat:7"
     with connected(emulator, device, "thermostat:7") as client:
         send(client, "hello")
@@ -126,9 +117,7 @@ def test_a_device_id_of_its_own_is_assigned(emulator: RunningEmulator, tmp_path:
 
 
 def test_deleting_the_enrollment_leaves_the_device_its_hub(emulator: RunningEmulator, tmp_path: Path) -> None:
-    device = make_device(tmp_path, "unenrolled-01")
-    enroll(emulator, device)
-    register(emulator, device)
+    device = provisioned(emulator, tmp_path, "unenrolled-01")
     service(emulator).enrollment.delete("unenrolled-01")
     with connected(emulator, device) as client:
         send(client, "still here")
@@ -137,9 +126,7 @@ def test_deleting_the_enrollment_leaves_the_device_its_hub(emulator: RunningEmul
 
 
 def test_a_device_with_another_certificate_cannot_enter_the_hub(emulator: RunningEmulator, tmp_path: Path) -> None:
-    device = make_device(tmp_path, "guarded-01")
-    enroll(emulator, device)
-    register(emulator, device)
+    provisioned(emulator, tmp_path, "guarded-01")
     with pytest.raises(CredentialError), connected(emulator, make_device(tmp_path, "guarded-01")):
         pass
 
@@ -173,3 +160,14 @@ def test_the_service_client_sees_conflict_change_and_absence(emulator: RunningEm
     enrollments.delete("service-01", if_match=changed["etag"])
     with pytest.raises(ResourceNotFoundError):
         enrollments.get("service-01")
+
+
+def test_a_device_provisions_with_a_secondary_certificate_alone(emulator: RunningEmulator, tmp_path: Path) -> None:
+    """What is left after the primary one was removed, as `az iot dps enrollment update --remove-certificate` does."""
+    old, new = make_device(tmp_path, "second-01"), make_device(tmp_path, "second-01")
+    shown = enroll(emulator, old, secondary=new)
+    shown["attestation"]["x509"]["clientCertificates"]["primary"] = None
+    service(emulator).enrollment.create_or_update("second-01", shown, if_match="*")
+    assert register(emulator, new).status == "assigned"
+    with pytest.raises(ClientError):
+        register(emulator, old)

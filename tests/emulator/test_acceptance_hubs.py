@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 import requests
-from azure.iot.device.exceptions import ClientError
-from clients import connected, document, enroll, register, service
+from clients import bodies, connected, document, enroll, register, service
+from connections import ANSWER_WITHIN, at_dps, enrolled, on_the_wire
 from pki import Device, make_device
 from processes import RunningEmulator
-from test_acceptance_faults import at_dps
-from test_dps_api import ask, error
-from test_hub_api import ANSWER_WITHIN, on_the_wire
+from rest import ask, dps_error
 
 from dpsx_helpers.emulator import EmulatorError
 
@@ -91,7 +89,7 @@ def test_two_hubs_are_linked(hubs: RunningEmulator) -> None:
 def test_an_enrollment_names_linked_hubs_only(hubs: RunningEmulator, tmp_path: Path, field: str) -> None:
     name = "hub.azure-devices.net"
     body = document(make_device(tmp_path, "elsewhere"), **{field: name if field == "iotHubHostName" else [name]})
-    assert error(ask(hubs, "PUT", "/enrollments/elsewhere", body))[0] == 400
+    assert dps_error(ask(hubs, "PUT", "/enrollments/elsewhere", body))[0] == 400
     assert f"hub {name} is not linked to this DPS; linked: {hubs.host}, {SECOND}" in hubs.log()
 
 
@@ -113,7 +111,7 @@ def test_each_hub_has_devices_and_statistics_of_its_own(hubs: RunningEmulator, t
         wire.publish("devices/apart/messages/events/", "from the second hub")
         assert at_hub(hubs, SECOND, "GET", "/statistics/service") == {"connectedDeviceCount": 1}
         assert at_hub(hubs, hubs.host, "GET", "/statistics/service") == {"connectedDeviceCount": 0}
-    assert [message["body"] for message in hubs.messages("apart")] == ["from the second hub"]
+    assert bodies(hubs, "apart") == ["from the second hub"]
 
 
 def test_a_message_finds_the_device_at_the_second_hub(hubs: RunningEmulator, tmp_path: Path) -> None:
@@ -135,8 +133,7 @@ def test_static_allocation_takes_the_first_that_is_named(
         "only the second": [SECOND],
         "the second before the first": [SECOND, hubs.host],
     }[order]
-    device = make_device(tmp_path, f"{policy}-{order}".replace(" ", "-"))
-    enroll(hubs, device, allocationPolicy=policy, iotHubs=named)
+    device = enrolled(hubs, tmp_path, f"{policy}-{order}".replace(" ", "-"), allocationPolicy=policy, iotHubs=named)
     with at_dps(hubs, device) as wire:
         state = wire.provision()
     assert (state["assignedHub"], state["substatus"]) == (named[0], "initialAssignment")
@@ -144,8 +141,7 @@ def test_static_allocation_takes_the_first_that_is_named(
 
 
 def test_static_allocation_without_a_name_takes_the_first_that_is_linked(hubs: RunningEmulator, tmp_path: Path) -> None:
-    device = make_device(tmp_path, "static-any")
-    enroll(hubs, device, allocationPolicy="static")
+    device = enrolled(hubs, tmp_path, "static-any", allocationPolicy="static")
     with at_dps(hubs, device) as wire:
         assert wire.provision()["assignedHub"] == hubs.host
 
@@ -199,13 +195,14 @@ def test_a_device_that_is_sent_to_another_hub(
     device = make_device(tmp_path, name)
     fields = {"initialTwin": INITIAL, **({"reprovisionPolicy": policy} if policy else {})}
     send_to(hubs, device, hubs.host, **fields)
-    first = register(hubs, device).registration_state
-    assert (first.assigned_hub, first.sub_status) == (hubs.host, "initialAssignment")
-    live(hubs, device)
-    send_to(hubs, device, SECOND, **fields)
-    again = register(hubs, device).registration_state
+    with at_dps(hubs, device) as wire:
+        first = wire.provision()
+        assert (first["assignedHub"], first["substatus"]) == (hubs.host, "initialAssignment")
+        live(hubs, device)
+        send_to(hubs, device, SECOND, **fields)
+        again = wire.provision()
     hub = SECOND if moves else hubs.host
-    assert (again.assigned_hub, again.device_id, again.sub_status) == (hub, name, substatus)
+    assert (again["assignedHub"], again["deviceId"], again["substatus"]) == (hub, name, substatus)
     assert lives_at(hubs, name) == [hub]
     assert twin_at(hubs, hub, name) == twin
     assert ask(hubs, "GET", f"/registrations/{name}").json()["assignedHub"] == hub
@@ -264,8 +261,9 @@ def test_a_device_that_moves_under_another_name_leaves_nothing_behind(hubs: Runn
     send_to(hubs, device, hubs.host, deviceId="old-name", initialTwin=INITIAL)
     with at_dps(hubs, device) as wire:
         wire.provision()
-        send_to(hubs, device, SECOND, deviceId="new-name")
-        assert wire.provision()["deviceId"] == "new-name"
+    send_to(hubs, device, SECOND, deviceId="new-name")
+    state = register(hubs, device).registration_state
+    assert (state.device_id, state.assigned_hub, state.sub_status) == ("new-name", SECOND, "deviceDataMigrated")
     assert (lives_at(hubs, "old-name"), lives_at(hubs, "new-name")) == ([], [SECOND])
     assert twin_at(hubs, SECOND, "new-name") == AT_FIRST
 
@@ -286,7 +284,7 @@ def test_a_device_that_is_moved_loses_its_old_connection_and_messages(hubs: Runn
     with on_the_wire(hubs, device, SECOND) as wire:
         assert wire.code == 0
         wire.publish("devices/moved-online/messages/events/", "arrived")
-    assert [message["body"] for message in hubs.messages("moved-online")] == ["arrived"]
+    assert bodies(hubs, "moved-online") == ["arrived"]
     assert at_hub(hubs, SECOND, "GET", "/devices/moved-online")["cloudToDeviceMessageCount"] == 0
 
 
@@ -312,10 +310,7 @@ def test_a_fault_moves_nobody(hubs: RunningEmulator, tmp_path: Path, kind: str) 
         live(hubs, device)
         send_to(hubs, device, SECOND, initialTwin=INITIAL)
         hubs.emulator.fault(kind, device.common_name, times=1)
-        status, _, answer = wire.register()
-        if status == 202:
-            answer = wire.poll(answer["operationId"])[2]
-        assert answer["status"] == kind.partition("-")[0]
+        assert wire.outcome()[1]["status"] == kind.partition("-")[0]
         assert lives_at(hubs, device.common_name) == [hubs.host]
         assert wire.provision()["substatus"] == "deviceDataMigrated"
     assert lives_at(hubs, device.common_name) == [SECOND]
@@ -352,11 +347,9 @@ def test_without_a_hub_there_is_nothing_to_be_assigned_to(start: Start, tmp_path
     emulator = start("--hubs", "0")
     assert emulator.emulator.overview.hubs == ()
     assert "Linked IoT hubs         none" in emulator.overview
-    device = make_device(tmp_path, "homeless")
-    enroll(emulator, device)
-    with pytest.raises(ClientError) as failure:
-        register(emulator, device)
-    assert "failed registration status" in str(failure.value.__cause__)
+    device = enrolled(emulator, tmp_path, "homeless")
+    with at_dps(emulator, device) as wire:
+        assert wire.provision()["status"] == "failed"
     record = ask(emulator, "GET", "/registrations/homeless").json()
     assert (record["status"], record["errorCode"], record["errorMessage"]) == ("failed", 400208, "IoT Hub not found.")
     assert "no IoT hub that 'homeless' may go to is linked to this DPS" in emulator.log()
@@ -366,5 +359,6 @@ def test_without_a_hub_there_is_nothing_to_be_assigned_to(start: Start, tmp_path
         assert wire.code == 5
     emulator.terminate()
     linked = start("--hubs", "1", host=emulator.host)
-    state = register(linked, device).registration_state
-    assert (state.assigned_hub, state.sub_status) == (linked.host, "initialAssignment")
+    with at_dps(linked, device) as wire:
+        state = wire.provision()
+    assert (state["assignedHub"], state["substatus"]) == (linked.host, "initialAssignment")

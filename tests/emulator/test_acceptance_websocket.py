@@ -1,7 +1,6 @@
 """MQTT over WebSocket on a real emulator process: Microsoft's unmodified client on 443, paho on a port of its own."""
 
 import os
-import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Queue
@@ -9,12 +8,11 @@ from typing import Any
 
 import pytest
 from azure.iot.device import IoTHubDeviceClient, Message, ProvisioningDeviceClient
-from clients import credentials, enroll, register, trusting
-from paho.mqtt import client as mqtt
-from pki import Device, make_device
+from clients import bodies, credentials, trusting
+from connections import ANSWER_WITHIN, WEBSOCKET, create, enrolled, on_the_wire
+from paho.mqtt.client import WebsocketConnectionError
+from pki import make_device
 from processes import RunningEmulator
-
-PATH = "/$iothub/websocket"
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +28,7 @@ def on_443(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEmulator
 
 
 def test_the_sdk_goes_by_websocket(on_443: RunningEmulator, tmp_path: Path) -> None:
-    device = make_device(tmp_path, "websocket-01")
-    enroll(on_443, device, initialTwin={"properties": {"desired": {"interval": 5}}})
+    device = enrolled(on_443, tmp_path, "websocket-01", initialTwin={"properties": {"desired": {"interval": 5}}})
     with trusting(on_443):
         result = ProvisioningDeviceClient.create_from_x509_certificate(
             provisioning_host=on_443.host,
@@ -67,35 +64,6 @@ def test_the_overview_names_the_port_and_status_does_too(on_443: RunningEmulator
 # --- on a port of its own ---------------------------------------------------------------------------------------------
 
 
-class Paho:
-    """paho-mqtt over WebSocket, connected as the device to its hub."""
-
-    def __init__(self, emulator: RunningEmulator, device: Device, path: str = PATH, protocol: str = "mqtt") -> None:
-        overview = emulator.emulator.overview
-        self.results: Queue[int] = Queue()
-        self.acknowledged: Queue[int] = Queue()
-        self.ended: Queue[int] = Queue()
-        self.client = mqtt.Client(device.common_name, clean_session=True, transport="websockets")
-        self.client.username_pw_set(f"{emulator.host}/{device.common_name}/?api-version=2021-04-12")
-        self.client.ws_set_options(path, headers=lambda head: {**head, "Sec-Websocket-Protocol": protocol})
-        self.client.tls_set(
-            str(overview.ca_file),
-            str(device.certificate_file),
-            str(device.key_file),
-            tls_version=ssl.PROTOCOL_TLSv1_2,
-        )
-        self.client.on_connect = lambda _, __, ___, code: self.results.put(code)
-        self.client.on_publish = lambda _, __, number: self.acknowledged.put(number)
-        self.client.on_disconnect = lambda _, __, code: self.ended.put(code)
-        assert overview.ws_port is not None
-        self.client.connect(emulator.host, overview.ws_port)
-        self.client.loop_start()
-
-    def close(self) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
-
-
 @pytest.fixture(scope="module")
 def anywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEmulator]:
     """An emulator with a WebSocket on any port."""
@@ -109,37 +77,31 @@ def anywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEmulat
 def test_a_client_comes_in_by_any_spelling(
     anywhere: RunningEmulator, tmp_path: Path, protocol: str, query: str
 ) -> None:
-    device = make_device(tmp_path, f"paho-{protocol == protocol.upper()}-{len(query)}")
-    enroll(anywhere, device)
-    register(anywhere, device)
-    client = Paho(anywhere, device, PATH + query, protocol)
-    assert client.results.get(timeout=10) == 0
-    client.client.publish(f"devices/{device.common_name}/messages/events/", "over a WebSocket", qos=1)
-    client.acknowledged.get(timeout=10)
-    client.close()
-    assert [message["body"] for message in anywhere.messages(device.common_name)] == ["over a WebSocket"]
+    device = create(anywhere, tmp_path, f"paho-{protocol == protocol.upper()}-{len(query)}")
+    with on_the_wire(anywhere, device, websocket=WEBSOCKET + query, subprotocol=protocol) as wire:
+        assert wire.code == 0
+        wire.publish(f"devices/{device.common_name}/messages/events/", "over a WebSocket")
+    assert bodies(anywhere, device.common_name) == ["over a WebSocket"]
 
 
-@pytest.mark.parametrize(("path", "protocol"), [("/mqtt", "mqtt"), (PATH, "amqp")])
+@pytest.mark.parametrize(("path", "protocol"), [("/mqtt", "mqtt"), (WEBSOCKET, "amqp")])
 def test_anything_else_is_a_400_and_in_the_log(
     anywhere: RunningEmulator, tmp_path: Path, path: str, protocol: str
 ) -> None:
-    with pytest.raises(mqtt.WebsocketConnectionError):
-        Paho(anywhere, make_device(tmp_path, "nobody"), path, protocol)
+    device = make_device(tmp_path, "nobody")
+    with pytest.raises(WebsocketConnectionError), on_the_wire(anywhere, device, websocket=path, subprotocol=protocol):
+        pass
     assert "WebSocket refused: " in anywhere.log()
     assert "speak MQTT in binary frames on a WebSocket at /$iothub/websocket" in anywhere.log()
 
 
 def test_stopping_says_goodbye_to_a_websocket_too(start: Callable[..., RunningEmulator], tmp_path: Path) -> None:
     emulator = start("--ws-port", "0")
-    device = make_device(tmp_path, "farewell")
-    enroll(emulator, device)
-    register(emulator, device)
-    client = Paho(emulator, device)
-    assert client.results.get(timeout=10) == 0
-    assert emulator.terminate() == 0
-    client.ended.get(timeout=10)
-    client.close()
+    device = create(emulator, tmp_path, "farewell")
+    with on_the_wire(emulator, device, websocket=WEBSOCKET) as wire:
+        assert wire.code == 0
+        assert emulator.terminate() == 0
+        wire.gone.get(timeout=ANSWER_WITHIN)
 
 
 def test_none_means_none(start: Callable[..., RunningEmulator]) -> None:

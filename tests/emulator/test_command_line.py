@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from clients import connected, enroll, register, send
-from pki import make_device
+from clients import bodies, connected, send
+from connections import create
 from processes import RunningEmulator, free_host, run_command
 
 VARIABLES = [
@@ -80,9 +80,7 @@ def test_status_tells_people_and_programs(emulator: RunningEmulator, tmp_path: P
 
 
 def test_messages_one_object_a_line(emulator: RunningEmulator, tmp_path: Path) -> None:
-    device = make_device(tmp_path, "talker")
-    enroll(emulator, device)
-    register(emulator, device)
+    device = create(emulator, tmp_path, "talker")
     with connected(emulator, device) as client:
         send(client, "wind 7 \N{WHITE SUN WITH RAYS}", "second")
     done = run_command("messages", "talker", "--json", "--state-dir", str(emulator.state_dir))
@@ -182,7 +180,7 @@ hub.shutdown()
     script = f"set -e\n{line}\n{env(emulator)}\n{shlex.quote(sys.executable)} program.py"
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert [message["body"] for message in emulator.messages("openssl-device")] == [f"wind {n}" for n in range(10)]
+    assert bodies(emulator, "openssl-device") == [f"wind {n}" for n in range(10)]
 
 
 def test_two_emulators_on_the_documented_addresses(start: Callable[..., RunningEmulator], tmp_path: Path) -> None:

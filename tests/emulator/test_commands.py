@@ -3,7 +3,6 @@
 https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-c2d
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,10 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refused import bad_at_hub, outcome, refusal
 
 from dpsx_helpers.emulator import commands, mqtt, refusals, topics
 from dpsx_helpers.emulator.commands import Command
-from dpsx_helpers.emulator.refusals import Refusal, Refused
+from dpsx_helpers.emulator.refusals import Refused
 from dpsx_helpers.emulator.stamps import Stamp
 
 NOW = datetime(2022, 8, 27, 17, 53, 19, tzinfo=UTC)
@@ -38,29 +38,11 @@ def enqueue(body: bytes = b"", *, pending: int = 0, second: int = 0, **given_set
     return commands.enqueue("hub-1", NAME, pending, body, given_settings, stamp(second))
 
 
-def refusal(call: Callable[[], object]) -> tuple[Refusal, str]:
-    with pytest.raises(Refused) as caught:
-        call()
-    return caught.value.refusal, caught.value.reason
-
-
-def outcome(call: Callable[[], object]) -> Any:
-    """What came of it: a result, or Refused. Nothing else may come."""
-    try:
-        return call()
-    except Refused as refused:
-        return refused
-
-
-def bad(why: str) -> tuple[Refusal, str]:
-    return refusals.HUB_BAD_REQUEST, why
-
-
-BAD_PROPERTIES = bad(
+BAD_PROPERTIES = bad_at_hub(
     "properties are texts under names of 1 to 128 printable ASCII characters that do not begin with $."
 )
-BAD_ID = bad("messageId is not 1 to 128 printable ASCII characters")
-BAD_TIME = bad("expiresIn is not a number of seconds up to 172800")
+BAD_ID = bad_at_hub("messageId is not 1 to 128 printable ASCII characters")
+BAD_TIME = bad_at_hub("expiresIn is not a number of seconds up to 172800")
 
 
 # --- what is queued ---------------------------------------------------------------------------------------------------
@@ -218,20 +200,19 @@ def test_a_message_lives_until_its_time_and_not_a_moment_longer() -> None:
 
 
 @pytest.mark.parametrize("deliveries", range(12))
-def test_after_ten_deliveries_without_an_acknowledgement_it_is_over(deliveries: int) -> None:
+def test_after_ten_deliveries_without_an_acknowledgement_it_is_given_up(deliveries: int) -> None:
     command = waiting(deliveries=deliveries)
-    assert commands.expired([command], seconds()) == ([command] if deliveries >= 10 else [])
+    assert commands.given_up(command) == (deliveries >= 10)
+    assert commands.expired([command], seconds()) == [], "its time is not over"
 
 
 def test_those_that_are_over_come_in_the_order_of_the_queue() -> None:
     queue = [
         waiting(number=1, expires=5),
         waiting(number=2, expires=60),
-        waiting(number=3, deliveries=10),
-        waiting(number=4, deliveries=9),
-        waiting(number=5, expires=-1, deliveries=10),
+        waiting(number=3, expires=-1, deliveries=10),
     ]
-    assert [command.number for command in commands.expired(iter(queue), seconds(5))] == [1, 3, 5]
+    assert [command.number for command in commands.expired(iter(queue), seconds(5))] == [1, 3]
     assert commands.expired([], seconds()) == []
 
 
@@ -254,7 +235,7 @@ def test_never_more_than_fifty_live_and_none_is_delivered_late(
     def pending() -> list[Command]:
         """As the hub asks: what is over goes away now."""
         over = commands.expired(queue, seconds(now))
-        queue[:] = [command for command in queue if command not in over]
+        queue[:] = [command for command in queue if command not in over and not commands.given_up(command)]
         return queue
 
     for action, value, times in actions:

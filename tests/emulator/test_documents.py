@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpsx_helpers.emulator.documents import deeper_than, load
+from dpsx_helpers.emulator.documents import deeper_than, load, matches
 
 
 def test_json_is_read() -> None:
@@ -27,3 +27,14 @@ def test_what_is_no_json_is_a_value_error(data: bytes) -> None:
 def test_depth_counts_objects_and_lists(value: object, depth: int) -> None:
     assert not deeper_than(value, depth)
     assert depth == 0 or deeper_than(value, depth - 1)
+
+
+@pytest.mark.parametrize("if_match", ["*", '"*"', "MQ==", '"MQ=="', ' "MQ==" ', 'W/"MQ=="', '"zz", "MQ=="', '"a",*'])
+@pytest.mark.parametrize("etag", ["MQ==", '"MQ=="'])
+def test_an_if_match_means_an_etag_quoted_weak_or_among_others(if_match: str, etag: str) -> None:
+    assert matches(if_match, etag)
+
+
+@pytest.mark.parametrize("if_match", ["", '""', "Mg==", '"MQ="', "MQ==x", '"a", "b"'])
+def test_another_if_match_does_not(if_match: str) -> None:
+    assert not matches(if_match, "MQ==")

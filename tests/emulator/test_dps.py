@@ -6,19 +6,18 @@ from dataclasses import FrozenInstanceError, asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import combinations
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from pki import make_device
+from in_memory import leaf
+from refused import refusal
 
 from dpsx_helpers.certificates import Description, describe
 from dpsx_helpers.emulator import dps, mqtt, refusals
 from dpsx_helpers.emulator.attestation import Known, Session
 from dpsx_helpers.emulator.dps import Assignment, Outcome, Progress, Service
 from dpsx_helpers.emulator.records import Enrollment, Registration, Status
-from dpsx_helpers.emulator.refusals import Refusal, Refused
+from dpsx_helpers.emulator.refusals import Refusal
 from dpsx_helpers.emulator.stamps import Stamp
 from dpsx_helpers.emulator.topics import DPS_RESPONSES, DpsLogin
 
@@ -41,9 +40,7 @@ def certificate(common_name: str = RID, number: int = 1, *, ca: bool = False) ->
 
 @cache
 def _certificate(common_name: str, number: int, ca: bool) -> Description:
-    with TemporaryDirectory() as folder:
-        start = NOW - datetime.now(UTC) - timedelta(hours=1)
-        return describe(make_device(Path(folder), common_name, ca=ca, valid_from=start).der)
+    return describe(leaf(common_name, ca=ca, valid_from=NOW - datetime.now(UTC) - timedelta(hours=1)).der)
 
 
 def enrollment(**changes: Any) -> Enrollment:
@@ -97,13 +94,6 @@ def ask(
     return dps.poll(session, operation_id, Known(enrolled or enrollment()), registration, service, at or stamp())
 
 
-def refusal(call: Callable[[], object]) -> tuple[Refusal, str]:
-    """The row and the reason that a call is refused with."""
-    with pytest.raises(Refused) as caught:
-        call()
-    return caught.value.refusal, caught.value.reason
-
-
 def assignment(outcome: Outcome) -> Assignment:
     assert outcome.assignment is not None
     return outcome.assignment
@@ -138,7 +128,8 @@ def test_a_record_cannot_be_changed_nor_get_more_fields(make: Callable[[], Any])
 
 
 def test_a_registration_has_the_documented_states() -> None:
-    assert [*Status] == ["unassigned", "assigning", "assigned", "failed", "disabled"]
+    """But for unassigned, in which none ever is here."""
+    assert [*Status] == ["assigning", "assigned", "failed", "disabled"]
 
 
 def test_a_service_settles_at_once_and_answers_401_unless_told_otherwise() -> None:
@@ -765,6 +756,14 @@ def test_the_operation_before_the_latest_is_not_found() -> None:
 def test_the_certificate_counts_before_the_operation() -> None:
     session = Session(RID, certificate())
     assert refusal(lambda: dps.poll(session, "x", Known(), None, SERVICE, stamp()))[0] is refusals.NOT_ENROLLED
+
+
+def test_an_enrollment_that_is_disabled_meanwhile_decides_until_the_device_is_assigned() -> None:
+    off = enrollment(enabled=False)
+    asked = ask(begin(service=SLOW), off, service=SLOW)
+    assert (asked.answer.status, asked.answer.body["status"]) == (200, "disabled")
+    assert (asked.registration.status, asked.assignment) == (Status.DISABLED, None)
+    assert ask(begin(), off).registration.status is Status.ASSIGNED
 
 
 def test_a_device_whose_certificate_left_the_enrollment_cannot_ask() -> None:

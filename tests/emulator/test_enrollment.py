@@ -5,17 +5,16 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from pki import Device, make_device
+from in_memory import leaf
+from pki import Device
+from refused import bad_at_dps, not_emulated, refusal
 
 from dpsx_helpers.certificates import describe
 from dpsx_helpers.emulator import enrollment, refusals
 from dpsx_helpers.emulator.records import Enrollment, Registration, Status
-from dpsx_helpers.emulator.refusals import Refusal, Refused
 from dpsx_helpers.emulator.stamps import Stamp
 
 RID = "thermo-01"
@@ -37,8 +36,7 @@ def device(number: int = 1) -> Device:
 
 @cache
 def _device(number: int) -> Device:
-    with TemporaryDirectory() as folder:
-        return make_device(Path(folder), RID, valid_from=NOW - datetime.now(UTC) - timedelta(hours=1))
+    return leaf(RID, valid_from=NOW - datetime.now(UTC) - timedelta(hours=1))
 
 
 def attested(*, primary: Any = None, **slots: Any) -> dict[str, Any]:
@@ -77,28 +75,6 @@ def stored(**changes: Any) -> Enrollment:
     return replace(plain, **changes)
 
 
-def refusal(call: Callable[[], object]) -> tuple[Refusal, str]:
-    with pytest.raises(Refused) as caught:
-        call()
-    return caught.value.refusal, caught.value.reason
-
-
-def bad(why: str) -> tuple[Refusal, str]:
-    """A bad request."""
-    return refusals.DPS_BAD_REQUEST, _quoted(why)
-
-
-def not_emulated(feature: str) -> tuple[Refusal, str]:
-    return refusals.DPS_NOT_EMULATED, (
-        f"limit of this emulator, not of Azure: {_quoted(feature)} is not emulated in this version"
-    )
-
-
-def _quoted(text: str) -> str:
-    """As it is, unless it would break the line of the log."""
-    return text[:300] if text.isprintable() else repr(text)[:100]
-
-
 # --- parse ------------------------------------------------------------------------------------------------------------
 
 
@@ -131,7 +107,7 @@ def test_the_longest_document_is_kept_field_by_field() -> None:
         deviceId="thermostat:7",
         attestation=attested(secondary={"certificate": device(2).pem}),
         iotHubHostName="second.example",
-        iotHubs=["first.example"],
+        iotHubs=["second.example"],
         initialTwin=twin,
         provisioningStatus="disabled",
         etag='"whatever"',
@@ -163,7 +139,7 @@ def test_replacing_keeps_the_spelling_and_the_day_of_the_first_and_nothing_else(
 @pytest.mark.parametrize("document", [None, [], "text", 7, True])
 def test_a_body_that_is_no_object_is_refused(document: Any) -> None:
     found = refusal(lambda: enrollment.parse(RID, document, None, HUBS, STAMP))
-    assert found == bad("the body is not a JSON object")
+    assert found == bad_at_dps("the body is not a JSON object")
 
 
 def test_a_null_is_as_good_as_nothing() -> None:
@@ -194,16 +170,18 @@ def test_a_null_is_as_good_as_nothing() -> None:
 
 @pytest.mark.parametrize("name", ["DeviceId", "enrollmentGroupId", "credentialPolicyName", ""])
 def test_an_unknown_field_is_refused_by_name(name: str) -> None:
-    assert refusal(lambda: parse(**{name: "x"})) == bad(f"an enrollment of this kind has no field {name}")
+    assert refusal(lambda: parse(**{name: "x"})) == bad_at_dps(f"an enrollment of this kind has no field {name}")
 
 
 def test_of_several_unknown_fields_the_first_in_the_alphabet_is_named() -> None:
-    assert refusal(lambda: parse(zebra=1, ape=1)) == bad("an enrollment of this kind has no field ape")
+    assert refusal(lambda: parse(zebra=1, ape=1)) == bad_at_dps("an enrollment of this kind has no field ape")
 
 
 @pytest.mark.parametrize("registration_id", ["", "a b", "dot.", "a" * 129, "ä"])
 def test_a_path_that_holds_no_registration_id_is_refused(registration_id: str) -> None:
-    assert refusal(lambda: parse(registration_id=registration_id)) == bad("the registration ID in the path is none")
+    assert refusal(lambda: parse(registration_id=registration_id)) == bad_at_dps(
+        "the registration ID in the path is none"
+    )
 
 
 @pytest.mark.parametrize("path", [RID, RID.upper()])
@@ -215,7 +193,7 @@ def test_the_registration_id_in_the_document_is_that_of_the_path_whatever_its_ca
 @pytest.mark.parametrize("named", ["thermo-02", "", 7, [RID], {}])
 def test_another_registration_id_in_the_document_is_refused(named: Any) -> None:
     found = refusal(lambda: parse(registrationId=named))
-    assert found == bad("registrationId differs from the registration ID in the path")
+    assert found == bad_at_dps("registrationId differs from the registration ID in the path")
 
 
 # --- attestation ------------------------------------------------------------------------------------------------------
@@ -224,31 +202,31 @@ def test_another_registration_id_in_the_document_is_refused(named: Any) -> None:
 @pytest.mark.parametrize("kind", ["tpm", "symmetricKey"])
 def test_other_attestation_is_not_emulated(kind: str) -> None:
     found = refusal(lambda: parse(attestation={"type": kind, kind: {}}))
-    assert found == not_emulated(f"attestation of type {kind}")
+    assert found == not_emulated(refusals.DPS_NOT_EMULATED, f"attestation of type {kind}")
 
 
 @pytest.mark.parametrize("kind", ["none", "X509", "", 7, None, ["x509"]])
 def test_an_attestation_of_no_known_type_is_refused(kind: Any) -> None:
     found = refusal(lambda: parse(attestation={**attested(), "type": kind}))
-    assert found == bad("attestation.type is not x509")
+    assert found == bad_at_dps("attestation.type is not x509")
 
 
 @pytest.mark.parametrize("value", [None, [], "x509", 7])
 def test_a_part_that_is_missing_or_no_object_is_named(value: Any) -> None:
     missing = "{} is missing or is not an object"
-    assert refusal(lambda: parse(attestation=value)) == bad(missing.format("attestation"))
-    assert refusal(lambda: parse(attestation={"type": "x509", "x509": value})) == bad(missing.format("x509"))
+    assert refusal(lambda: parse(attestation=value)) == bad_at_dps(missing.format("attestation"))
+    assert refusal(lambda: parse(attestation={"type": "x509", "x509": value})) == bad_at_dps(missing.format("x509"))
     found = refusal(lambda: parse(attestation={"type": "x509", "x509": {"clientCertificates": value}}))
-    assert found == bad(missing.format("clientCertificates"))
+    assert found == bad_at_dps(missing.format("clientCertificates"))
 
 
 @pytest.mark.parametrize("slot", ["primary", "secondary"])
 @pytest.mark.parametrize("value", [[], "pem", 7])
 def test_a_slot_or_its_info_that_is_no_object_is_named(slot: str, value: Any) -> None:
     missing = "{} is missing or is not an object"
-    assert refusal(lambda: parse(attestation=attested(**{slot: value or [1]}))) == bad(missing.format(slot))
+    assert refusal(lambda: parse(attestation=attested(**{slot: value or [1]}))) == bad_at_dps(missing.format(slot))
     found = refusal(lambda: parse(attestation=attested(**{slot: {"info": value}})))
-    assert found == bad(missing.format("info"))
+    assert found == bad_at_dps(missing.format("info"))
 
 
 @pytest.mark.parametrize("name", ["signingCertificates", "caReferences"])
@@ -256,7 +234,7 @@ def test_certificates_of_an_issuer_belong_to_a_group(name: str) -> None:
     attestation = attested()
     attestation["x509"][name] = {"primary": {"certificate": device().pem}}
     found = refusal(lambda: parse(attestation=attestation))
-    assert found == bad(f"x509.{name} belong to an enrollment group, not to an individual enrollment")
+    assert found == bad_at_dps(f"x509.{name} belong to an enrollment group, not to an individual enrollment")
 
 
 # --- certificates -----------------------------------------------------------------------------------------------------
@@ -305,33 +283,38 @@ def test_a_certificate_comes_in_many_forms(form: str, slot: str) -> None:
 )
 def test_what_is_no_certificate_is_refused(slot: str, garbage: str) -> None:
     found = refusal(lambda: parse(attestation=attested(**{slot: {"certificate": garbage}})))
-    assert found == bad(f"{slot}.certificate is no X.509 certificate in PEM or base64")
+    assert found == bad_at_dps(f"{slot}.certificate is no X.509 certificate in PEM or base64")
 
 
 def test_base64_with_a_sign_too_many_is_refused() -> None:
     text = f"*{b64encode(device().der).decode()}"
     found = refusal(lambda: parse(attestation=attested(primary={"certificate": text})))
-    assert found == bad("primary.certificate is no X.509 certificate in PEM or base64")
+    assert found == bad_at_dps("primary.certificate is no X.509 certificate in PEM or base64")
 
 
 @pytest.mark.parametrize("slot", ["primary", "secondary"])
 @pytest.mark.parametrize("value", [7, ["pem"], {"pem": "x"}, True])
 def test_a_certificate_that_is_no_text_is_refused(slot: str, value: Any) -> None:
     found = refusal(lambda: parse(attestation=attested(**{slot: {"certificate": value}})))
-    assert found == bad(f"{slot}.certificate is not a string")
+    assert found == bad_at_dps(f"{slot}.certificate is not a string")
 
 
 @pytest.mark.parametrize("primary", [{"certificate": None}, {"info": {}}, {"info": None}, {"info": {"version": 3}}])
-def test_a_primary_slot_without_a_certificate_is_refused(primary: dict[str, Any]) -> None:
-    why = bad("attestation.x509.clientCertificates.primary has no certificate")
+def test_without_any_certificate_there_is_no_enrollment(primary: dict[str, Any]) -> None:
+    why = bad_at_dps("attestation.x509.clientCertificates has no certificate")
     assert refusal(lambda: parse(attestation=attested(primary=primary))) == why
     assert refusal(lambda: parse(attestation=attested(primary=primary), existing=stored())) == why
 
 
-def test_without_a_primary_slot_there_is_no_enrollment() -> None:
-    slots = {"secondary": {"certificate": device().pem}}
-    found = refusal(lambda: parse(attestation={"type": "x509", "x509": {"clientCertificates": slots}}))
-    assert found == bad("attestation.x509.clientCertificates.primary has no certificate")
+@pytest.mark.parametrize("primary", [{}, {"primary": None}, {"primary": {"certificate": None}}])
+def test_the_secondary_certificate_alone_will_do(primary: dict[str, Any]) -> None:
+    """A primary certificate that was removed reads back as null."""
+    slots = {"secondary": {"certificate": device().pem}, **primary}
+    parsed = parse(attestation={"type": "x509", "x509": {"clientCertificates": slots}})
+    assert (parsed.primary, parsed.secondary) == (None, device().der)
+    shown = enrollment.render(parsed, None, HUBS)["attestation"]["x509"]["clientCertificates"]
+    assert shown == {"primary": None, "secondary": facts(1)}
+    assert enrollment.parse(RID, enrollment.render(parsed, None, HUBS), parsed, HUBS, STAMP) == parsed
 
 
 def info(number: int) -> dict[str, Any]:
@@ -369,7 +352,7 @@ def test_a_secondary_certificate_that_does_not_come_back_is_gone() -> None:
 @pytest.mark.parametrize("existing", [None, stored(), stored(secondary=None)])
 def test_the_facts_of_another_certificate_are_refused(slot: str, existing: Enrollment | None) -> None:
     found = refusal(lambda: parse(attestation=attested(**{slot: info(3)}), existing=existing))
-    assert found == bad(
+    assert found == bad_at_dps(
         f"{slot}.info names a certificate that this enrollment does not hold; send the certificate itself"
     )
 
@@ -385,13 +368,15 @@ def test_an_allocation_policy_is_kept(policy: str) -> None:
 @pytest.mark.parametrize("policy", ["", "Hashed", "random", 7, []])
 def test_an_unknown_allocation_policy_is_refused(policy: Any) -> None:
     found = refusal(lambda: parse(allocationPolicy=policy))
-    assert found == bad("allocationPolicy is none of hashed, geoLatency, static, custom")
+    assert found == bad_at_dps("allocationPolicy is none of hashed, geoLatency, static, custom")
 
 
 def test_custom_allocation_is_not_emulated() -> None:
-    assert refusal(lambda: parse(allocationPolicy="custom")) == not_emulated("allocationPolicy custom")
+    assert refusal(lambda: parse(allocationPolicy="custom")) == not_emulated(
+        refusals.DPS_NOT_EMULATED, "allocationPolicy custom"
+    )
     found = refusal(lambda: parse(customAllocationDefinition={"webhookUrl": "https://example", "apiVersion": "1"}))
-    assert found == not_emulated("customAllocationDefinition")
+    assert found == not_emulated(refusals.DPS_NOT_EMULATED, "customAllocationDefinition")
 
 
 @pytest.mark.parametrize(
@@ -408,9 +393,9 @@ def test_a_setting_is_kept_as_it_came(name: str, value: Any) -> None:
     assert parse(**{name: value}).settings == {**DEFAULTS, name: value}
 
 
-@pytest.mark.parametrize("value", [[], "yes", True, {"iotEdge": 1}, {"iotEdge": None}, {"iotedge": True}])
+@pytest.mark.parametrize("value", [[], "yes", True, {"iotEdge": 1}, {"iotedge": True}])
 def test_capabilities_take_one_switch(value: Any) -> None:
-    assert refusal(lambda: parse(capabilities=value)) == bad("capabilities takes iotEdge, each true or false")
+    assert refusal(lambda: parse(capabilities=value)) == bad_at_dps("capabilities takes iotEdge, each true or false")
 
 
 @pytest.mark.parametrize(
@@ -426,7 +411,7 @@ def test_capabilities_take_one_switch(value: Any) -> None:
 )
 def test_a_reprovision_policy_takes_two_switches(value: Any) -> None:
     found = refusal(lambda: parse(reprovisionPolicy=value))
-    assert found == bad("reprovisionPolicy takes migrateDeviceData, updateHubAssignment, each true or false")
+    assert found == bad_at_dps("reprovisionPolicy takes migrateDeviceData, updateHubAssignment, each true or false")
 
 
 @pytest.mark.parametrize(("value", "enabled"), [("enabled", True), ("disabled", False)])
@@ -437,7 +422,7 @@ def test_the_provisioning_status_is_read(value: str, enabled: bool) -> None:
 @pytest.mark.parametrize("value", ["", "Enabled", "none", True, 7, []])
 def test_another_provisioning_status_is_refused(value: Any) -> None:
     found = refusal(lambda: parse(provisioningStatus=value))
-    assert found == bad("provisioningStatus is neither enabled nor disabled")
+    assert found == bad_at_dps("provisioningStatus is neither enabled nor disabled")
 
 
 # --- device ID --------------------------------------------------------------------------------------------------------
@@ -450,7 +435,7 @@ def test_a_device_id_may_have_each_documented_sign(sign: str) -> None:
 
 @pytest.mark.parametrize("sign", [*' "/\\&<>[]{}|^~`ä\n\0٣'])
 def test_a_device_id_may_have_no_other_sign(sign: str) -> None:
-    why = bad("deviceId is not 1 to 128 of the characters that a device ID may have")
+    why = bad_at_dps("deviceId is not 1 to 128 of the characters that a device ID may have")
     assert refusal(lambda: parse(deviceId=sign)) == why
     assert refusal(lambda: parse(deviceId=f"a{sign}")) == why
     assert refusal(lambda: parse(deviceId=f"{sign}a")) == why
@@ -459,13 +444,13 @@ def test_a_device_id_may_have_no_other_sign(sign: str) -> None:
 def test_a_device_id_has_at_most_128_characters() -> None:
     assert parse(deviceId="d" * 128).device_id == "d" * 128
     found = refusal(lambda: parse(deviceId="d" * 129))
-    assert found == bad("deviceId is not 1 to 128 of the characters that a device ID may have")
+    assert found == bad_at_dps("deviceId is not 1 to 128 of the characters that a device ID may have")
 
 
 @pytest.mark.parametrize("value", [7, ["a"], {"a": 1}, True])
 def test_a_device_id_that_is_no_text_is_refused(value: Any) -> None:
     found = refusal(lambda: parse(deviceId=value))
-    assert found == bad("deviceId is not 1 to 128 of the characters that a device ID may have")
+    assert found == bad_at_dps("deviceId is not 1 to 128 of the characters that a device ID may have")
 
 
 def test_an_empty_device_id_is_none() -> None:
@@ -487,7 +472,7 @@ def test_an_empty_device_id_is_none() -> None:
         ({"iotHubs": ["second.example"]}, ("second",)),
         ({"iotHubs": ["second.example", "first.example"]}, ("second", "first")),
         ({"iotHubs": ["second.example", "Second.Example"]}, ("second",)),
-        ({"iotHubHostName": "first.example", "iotHubs": ["second.example"]}, ("first",)),
+        ({"iotHubHostName": "First.example", "iotHubs": ["second.example", "first.example"]}, ("second", "first")),
         ({"iotHubHostName": "", "iotHubs": ["Second.Example"]}, ("second",)),
     ],
 )
@@ -499,29 +484,55 @@ def test_hubs_are_named_by_address_and_kept_by_identity(fields: dict[str, Any], 
     "fields",
     [
         {"iotHubHostName": "Third.example"},
-        {"iotHubHostName": "Third.example", "iotHubs": ["first.example"]},
         {"iotHubs": ["Third.example"]},
         {"iotHubs": ["first.example", "Third.example"]},
     ],
 )
 def test_a_hub_that_is_not_linked_is_refused_by_name(fields: dict[str, Any]) -> None:
     found = refusal(lambda: parse(**fields))
-    assert found == bad("hub Third.example is not linked to this DPS; linked: First.example, second.example")
+    assert found == bad_at_dps("hub Third.example is not linked to this DPS; linked: First.example, second.example")
 
 
 def test_the_identity_of_a_hub_is_not_its_address() -> None:
     found = refusal(lambda: parse(iotHubHostName="first"))
-    assert found == bad("hub first is not linked to this DPS; linked: First.example, second.example")
+    assert found == bad_at_dps("hub first is not linked to this DPS; linked: First.example, second.example")
 
 
 def test_where_no_hub_is_linked_the_refusal_says_so() -> None:
     found = refusal(lambda: parse(iotHubHostName="first.example", hubs={}))
-    assert found == bad("hub first.example is not linked to this DPS; linked: none")
+    assert found == bad_at_dps("hub first.example is not linked to this DPS; linked: none")
 
 
-@pytest.mark.parametrize("fields", [{"iotHubs": "first.example"}, {"iotHubs": {}}, {"iotHubs": [7]}, {"iotHubs": 7}])
+@pytest.mark.parametrize(
+    "fields", [{"iotHubs": "first.example"}, {"iotHubs": {"a": 1}}, {"iotHubs": [7]}, {"iotHubs": 7}]
+)
 def test_hubs_that_are_no_list_of_names_are_refused(fields: dict[str, Any]) -> None:
-    assert refusal(lambda: parse(**fields)) == bad("iotHubs is not a list of host names")
+    assert refusal(lambda: parse(**fields)) == bad_at_dps("iotHubs is not a list of host names")
+
+
+def test_a_host_name_that_contradicts_the_list_is_refused() -> None:
+    """As it comes from who reads the list and changes the name: one of the two would have been ignored."""
+    found = refusal(lambda: parse(iotHubHostName="first.example", iotHubs=["second.example"]))
+    assert found == bad_at_dps("iotHubHostName first.example is not among iotHubs")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"capabilities": {"iotEdge": None}}, {"capabilities": {}}),
+        (
+            {"reprovisionPolicy": {"updateHubAssignment": None, "migrateDeviceData": False}},
+            {"reprovisionPolicy": {"migrateDeviceData": False}},
+        ),
+    ],
+)
+def test_a_null_within_a_setting_is_as_good_as_nothing(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert parse(**fields).settings == DEFAULTS | expected
+
+
+def test_a_null_within_an_initial_twin_is_as_good_as_nothing() -> None:
+    assert parse(initialTwin={"tags": None, "properties": None}).initial_twin == {}
+    assert parse(initialTwin={"properties": {"desired": None}}).initial_twin == {"properties": {}}
 
 
 @pytest.mark.parametrize("value", [7, ["first.example"], {"name": "first.example"}])
@@ -556,7 +567,6 @@ def test_an_initial_twin_is_kept_as_it_came(twin: dict[str, Any]) -> None:
         {"desired": {}},
         {"tags": {}, "properties": {}, "more": {}},
         {"tags": []},
-        {"tags": None},
         {"properties": []},
         {"properties": {"desired": 7}},
         {"properties": {"reported": {}}},
@@ -566,7 +576,7 @@ def test_an_initial_twin_is_kept_as_it_came(twin: dict[str, Any]) -> None:
 )
 def test_an_initial_twin_of_another_shape_is_refused(twin: Any) -> None:
     found = refusal(lambda: parse(initialTwin=twin))
-    assert found == bad('initialTwin is not {"tags": {…}, "properties": {"desired": {…}}}')
+    assert found == bad_at_dps('initialTwin is not {"tags": {…}, "properties": {"desired": {…}}}')
 
 
 # --- render -----------------------------------------------------------------------------------------------------------
@@ -608,14 +618,20 @@ def test_a_long_enrollment_is_shown_whole_but_for_its_certificates() -> None:
     assert enrollment.render(stored(settings=settings), registration, HUBS) == {
         "registrationId": "Thermo-01",
         "deviceId": "thermostat:7",
-        "registrationState": {"registrationId": "Thermo-01", "status": "assigning"},
+        "registrationState": {
+            "registrationId": "Thermo-01",
+            "status": "assigning",
+            "createdDateTimeUtc": "then",
+            "lastUpdatedDateTimeUtc": "then",
+            "etag": "e",
+        },
         "optionalDeviceInformation": {"batch": 7},
         "attestation": {
             "type": "x509",
             "x509": {"clientCertificates": {"primary": facts(1), "secondary": facts(2)}},
         },
         "capabilities": {"iotEdge": False},
-        "iotHubHostName": "second.example",
+        "iotHubs": ["second.example"],
         "initialTwin": {"tags": {"room": "lab"}},
         "etag": '"old"',
         "provisioningStatus": "disabled",
@@ -634,8 +650,8 @@ def test_the_dates_of_a_certificate_are_shown_to_the_second() -> None:
 
 
 def test_a_hub_is_shown_by_the_address_that_it_has_now() -> None:
-    assert enrollment.render(stored(), None, {"second": "moved.example"})["iotHubHostName"] == "moved.example"
-    assert "iotHubHostName" not in enrollment.render(stored(), None, {"first": "first.example"})
+    assert enrollment.render(stored(), None, {"second": "moved.example"})["iotHubs"] == ["moved.example"]
+    assert "iotHubs" not in enrollment.render(stored(), None, {"first": "first.example"})
 
 
 def test_the_state_of_the_registration_names_the_hub_by_its_address_too() -> None:
@@ -704,7 +720,7 @@ SECTIONS: list[tuple[str, Callable[[Any], Any]]] = [
 def test_an_initial_twin_is_at_most_ten_levels_deep(name: str, twin: Callable[[Any], Any]) -> None:
     assert parse(initialTwin=twin(nested(11))).initial_twin
     found = refusal(lambda: parse(initialTwin=twin(nested(12))))
-    assert found == bad(f"initialTwin: {name} is nested more than 10 levels deep")
+    assert found == bad_at_dps(f"initialTwin: {name} is nested more than 10 levels deep")
 
 
 @pytest.mark.parametrize(("name", "twin"), SECTIONS)

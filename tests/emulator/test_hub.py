@@ -4,18 +4,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from pki import make_device
+from in_memory import leaf
+from refused import refusal
 
 from dpsx_helpers.certificates import Description, describe
 from dpsx_helpers.emulator import hub, mqtt, refusals, sas
 from dpsx_helpers.emulator.hub import Message, Session
 from dpsx_helpers.emulator.identity import Device
-from dpsx_helpers.emulator.refusals import Refusal, Refused
+from dpsx_helpers.emulator.refusals import Refusal
 from dpsx_helpers.emulator.stamps import Stamp
 from dpsx_helpers.emulator.topics import HubLogin, Subscription, Telemetry, parse_hub
 
@@ -30,8 +29,7 @@ EVENTS = f"devices/{DEVICE_ID}/messages/events/"
 @cache
 def certificate(number: int = 1) -> Description:
     """A certificate of the device; another number, another certificate."""
-    with TemporaryDirectory() as folder:
-        return describe(make_device(Path(folder), DEVICE_ID).der)
+    return describe(leaf(DEVICE_ID).der)
 
 
 def device(**changes: Any) -> Device:
@@ -66,12 +64,6 @@ def receive(packet: mqtt.Publish) -> Message:
     telemetry = hub.check_publish(SESSION, packet, parse_hub(packet.topic))
     assert isinstance(telemetry, Telemetry)
     return hub.receive(SESSION, packet, telemetry, STAMP)
-
-
-def refusal(call: Callable[[], object]) -> tuple[Refusal, str]:
-    with pytest.raises(Refused) as caught:
-        call()
-    return caught.value.refusal, caught.value.reason
 
 
 # --- who may connect --------------------------------------------------------------------------------------------------
@@ -226,12 +218,18 @@ def test_an_empty_message_is_a_message(topic: str, qos: int) -> None:
 
 
 def test_256_kilobytes_of_body_and_properties_are_the_limit() -> None:
-    bag = "k=v"
-    room = 256 * 1024 - len("/" + bag)
+    bag = "k=%20&%24.mid=%c3%a4"  # a name and a value of one byte, and two bytes of a system property's value
+    room = 256 * 1024 - 4
     assert len(receive(publish(EVENTS + bag, bytes(room))).body) == room
     found, told = refusal(lambda: receive(publish(EVENTS + bag, bytes(room + 1))))
     assert found is refusals.TOO_LARGE
     assert "a message of 262145 bytes; the limit is 262144" in told
+
+
+@pytest.mark.parametrize("topic", [EVENTS, EVENTS.rstrip("/")])
+def test_a_body_of_256_kilobytes_passes_and_one_byte_more_does_not(topic: str) -> None:
+    assert receive(publish(topic, bytes(256 * 1024)))
+    assert refusal(lambda: receive(publish(topic, bytes(256 * 1024 + 1))))[0] is refusals.TOO_LARGE
 
 
 @pytest.mark.parametrize(

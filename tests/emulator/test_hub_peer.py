@@ -12,6 +12,7 @@ from wire import (
     CONNECTED,
     DESIRED,
     DISCONNECT,
+    HOST,
     HUB,
     METHODS,
     PINGREQ,
@@ -33,6 +34,7 @@ from wire import (
     events,
     get_twin,
     method_answer,
+    one,
     packet,
     poll,
     puback,
@@ -50,8 +52,9 @@ from dpsx_helpers.emulator import refusals
 from dpsx_helpers.emulator.commands import MAX_DELIVERIES, MAX_PENDING
 from dpsx_helpers.emulator.dps import Progress
 from dpsx_helpers.emulator.faults import KINDS, Fault, Stage
-from dpsx_helpers.emulator.hub import MAX_MESSAGE, MAX_METHOD
+from dpsx_helpers.emulator.hub import MAX_MESSAGE
 from dpsx_helpers.emulator.limits import Limits
+from dpsx_helpers.emulator.methods import MAX_PAYLOAD
 from dpsx_helpers.emulator.records import Status, Substatus
 from dpsx_helpers.emulator.refusals import Refused
 from dpsx_helpers.emulator.store import read_messages
@@ -63,25 +66,15 @@ LONGEST = 65_535  # bytes of a text in MQTT
 
 
 @pytest.fixture
-def desk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Desk]:
+def desk(desk: Desk) -> Desk:
     """Two devices are in the hub."""
-    caplog.set_level(logging.INFO, "dpsx_helpers.emulator")
-    made = Desk(tmp_path)
-    made.add(NAME)
-    made.add(OTHER)
-    yield made
-    made.store.close()
+    desk.add(NAME)
+    desk.add(OTHER)
+    return desk
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-def one(sent: list[Any]) -> Published:
-    """The one PUBLISH that was sent, and nothing else."""
-    (found,) = sent
-    assert isinstance(found, Published)
-    return found
 
 
 def delivered(sent: list[Any]) -> list[tuple[bytes, bool]]:
@@ -139,10 +132,9 @@ def test_telemetry_at_qos_0_is_stored_and_not_acknowledged(desk: Desk) -> None:
 
 @pytest.mark.parametrize("topic", [events(NAME), events(NAME).removesuffix("/")])
 def test_a_message_may_be_as_large_as_the_limit_and_no_larger(desk: Desk, topic: str) -> None:
-    bag = topic.partition("/events")[2]
     line = desk.online(NAME)
-    assert line.say(publish(topic, bytes(MAX_MESSAGE - len(bag)))) == [Puback(7)]
-    assert line.say(publish(topic, bytes(MAX_MESSAGE - len(bag) + 1))) == []
+    assert line.say(publish(topic, bytes(MAX_MESSAGE))) == [Puback(7)]
+    assert line.say(publish(topic, bytes(MAX_MESSAGE + 1))) == []
     assert line.why_closed == "too-large"
     assert len(desk.messages(NAME)) == 1
 
@@ -400,9 +392,9 @@ def test_an_answer_may_be_as_large_as_the_limit_and_no_larger(desk: Desk) -> Non
     line = desk.online(NAME, METHODS)
     first, second = desk.call(NAME), desk.call(NAME)
     rids = [sent.topic.partition("$rid=")[2] for sent in line.hear() if isinstance(sent, Published)]
-    assert line.say(method_answer(rids[0], bytes(MAX_METHOD))) == [Puback(7)]
-    assert first.heard == [(200, bytes(MAX_METHOD))]
-    assert line.say(method_answer(rids[1], bytes(MAX_METHOD + 1))) == []
+    assert line.say(method_answer(rids[0], bytes(MAX_PAYLOAD))) == [Puback(7)]
+    assert first.heard == [(200, bytes(MAX_PAYLOAD))]
+    assert line.say(method_answer(rids[1], bytes(MAX_PAYLOAD + 1))) == []
     assert line.why_closed == "too-large"
     line.end()
     assert second.heard == ["lost"]
@@ -829,7 +821,7 @@ def test_the_will_of_a_device_that_was_not_let_in_is_not_stored(desk: Desk) -> N
         (packet(0x32, text(events(NAME)) + b"\x00\x00"), "protocol-violation"),
         (packet(0x62, b"\x00\x01"), "protocol-violation"),
         (b"\xf0\x00", "protocol-violation"),
-        (publish(events(NAME), bytes(MAX_MESSAGE)), "too-large"),
+        (publish(events(NAME), bytes(MAX_MESSAGE + 1)), "too-large"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[:30].hex(),
 )
@@ -1326,3 +1318,82 @@ def test_the_certificate_of_each_device_is_its_own() -> None:
     """What these tests stand on: devices differ, and the same name is the same device."""
     assert certificate(NAME) != certificate(OTHER)
     assert certificate(NAME) == certificate(NAME)
+
+
+# --- a device that does not read --------------------------------------------------------------------------------------
+
+
+def test_who_does_not_read_is_not_answered_any_further_and_nothing_is_lost(desk: Desk) -> None:
+    """1,000 questions with answers of 30 KB each: the memory that they take is bounded, and the order is kept."""
+    line = desk.online(NAME, TWIN)
+    line.say(report({f"k{number}": "x" * 4000 for number in range(7)}))
+    line.conversation.receive(b"".join(get_twin(number, qos=0) for number in range(1000)))
+    assert line.conversation.halted
+    waiting = len(line.conversation.outbox)
+    assert 1 << 20 < waiting < (1 << 20) + 65_536
+    line.conversation.receive(get_twin("late", qos=0))
+    assert len(line.conversation.outbox) == waiting, "what comes meanwhile waits, too"
+    topics: list[str] = []
+    for _ in range(100):
+        topics += [sent.topic for sent in line.hear() if isinstance(sent, Published)]
+        if not line.conversation.halted:
+            break
+        line.conversation.resume()
+    assert topics == [f"$iothub/twin/res/200/?$rid={rid}" for rid in (*range(1000), "late")]
+
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_tells_how_a_device_went(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first = desk.online(NAME)
+    first.say(DISCONNECT)
+    first.end()
+    desk.online(NAME).end()
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line for line in lines if "DISCONNECT" in line or "gone" in line] == [
+        "c1 < DISCONNECT",
+        f"c1 = {NAME} has gone",
+        f"c2 = {NAME} has gone without a DISCONNECT",
+    ]
+
+
+@pytest.mark.parametrize(
+    "data", [subscribe(*[TWIN] * 15_000), unsubscribe(*["y" * 65_000] * 4), unsubscribe(*["z"] * 20_000)]
+)
+def test_a_packet_of_thousands_of_filters_is_a_short_line(
+    desk: Desk, caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    caplog.set_level("INFO")
+    desk.online(NAME).say(data)
+    assert max(len(record.getMessage()) for record in caplog.records) < 700
+
+
+@pytest.mark.parametrize("place", ["client ID", "host", "device ID", "user name", "topic"])
+def test_a_token_in_the_wrong_place_loses_its_signature_in_the_log(
+    desk: Desk, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    caplog.set_level("INFO")
+    secret = "SharedAccessSignature sr=h&sig=SECRET%2Bxyz&se=1"
+    user = f"{HOST}/{NAME}/?api-version=2021-04-12"
+    data = {
+        "client ID": connect(secret, user),
+        "host": connect(NAME, f"{secret}/{NAME}/?api-version=2021-04-12"),
+        "device ID": connect(secret, f"{HOST}/{secret}/?api-version=2021-04-12"),
+        "user name": connect(NAME, secret),
+        "topic": to_hub(NAME) + publish(f"nowhere/{secret}"),
+    }[place]
+    desk.meet(NAME).say(data)
+    assert "sig=***" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+def test_a_log_of_bodies_is_without_keys(tmp_path: Path) -> None:
+    services = Desk(tmp_path, bodies=True).services
+    body = b'{"authentication": {"symmetricKey": {"primaryKey": "QUJD", "secondaryKey" : "REVG"}}, "room": "lab"}'
+    shown = services.body(body)
+    assert "lab" in shown
+    assert "QUJD" not in shown
+    assert "REVG" not in shown
+    assert "U0VD" not in services.body(b"HostName=h;SharedAccessKey=U0VDUkVU and SharedAccessSignature sr=h&sig=U0VD")

@@ -5,7 +5,6 @@ https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-identity-registry
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refused import bad_at_hub, refusal
 
 from dpsx_helpers.emulator import identity, refusals, twin
 from dpsx_helpers.emulator.dps import Assignment
@@ -76,16 +76,6 @@ def x509(primary: Any, secondary: Any = None) -> dict[str, Any]:
 
 def sas(primary: Any, secondary: Any) -> dict[str, Any]:
     return {"type": "sas", "symmetricKey": {"primaryKey": primary, "secondaryKey": secondary}}
-
-
-def refusal(call: Callable[[], object]) -> tuple[Refusal, str]:
-    with pytest.raises(Refused) as caught:
-        call()
-    return caught.value.refusal, caught.value.reason
-
-
-def bad(why: str) -> tuple[Refusal, str]:
-    return refusals.HUB_BAD_REQUEST, why
 
 
 # --- made by DPS ------------------------------------------------------------------------------------------------------
@@ -252,7 +242,7 @@ def test_a_key_may_have_16_to_64_bytes(size: int, slot: int) -> None:
 def test_any_other_key_is_refused_and_not_repeated(key: Any, slot: int) -> None:
     keys = [KEY, KEY]
     keys[slot] = key
-    assert refusal(lambda: put(authentication=sas(*keys))) == bad("a symmetric key is base64 of 16 to 64 bytes")
+    assert refusal(lambda: put(authentication=sas(*keys))) == bad_at_hub("a symmetric key is base64 of 16 to 64 bytes")
 
 
 @pytest.mark.parametrize("primary", [SHA1, SHA256, SHA1.lower(), SHA256.lower(), "aB" * 20])
@@ -297,7 +287,7 @@ def test_any_other_thumbprint_is_refused(thumbprint: Any, slot: int) -> None:
     [x509(None), x509(""), x509(None, SHA1), {"type": "selfSigned"}, {"type": "selfSigned", "x509Thumbprint": None}],
 )
 def test_without_a_primary_thumbprint_there_is_no_x509(authentication: dict[str, Any]) -> None:
-    why = bad("x509Thumbprint.primaryThumbprint is missing")
+    why = bad_at_hub("x509Thumbprint.primaryThumbprint is missing")
     assert refusal(lambda: put(authentication=authentication)) == why
 
 
@@ -318,25 +308,25 @@ def test_other_authentication_is_not_emulated(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["SAS", "selfsigned", "x509", 7, True, ["sas"], {"a": 1}])
 def test_authentication_of_no_known_type_is_refused(kind: Any) -> None:
-    why = bad("authentication.type is none of sas, selfSigned, certificateAuthority, none")
+    why = bad_at_hub("authentication.type is none of sas, selfSigned, certificateAuthority, none")
     assert refusal(lambda: put(authentication={"type": kind})) == why
 
 
 @pytest.mark.parametrize("authentication", [[], "sas", 7, True, False])
 def test_authentication_is_an_object(authentication: Any) -> None:
-    assert refusal(lambda: put(authentication=authentication)) == bad("authentication is not an object")
+    assert refusal(lambda: put(authentication=authentication)) == bad_at_hub("authentication is not an object")
 
 
 @pytest.mark.parametrize("member", ["symmetricKey", "x509Thumbprint"])
 @pytest.mark.parametrize("value", [[1], "text", 7, True])
 def test_the_parts_of_authentication_are_objects(member: str, value: Any) -> None:
     found = refusal(lambda: put(authentication={"type": "sas", member: value}))
-    assert found == bad("symmetricKey and x509Thumbprint are objects")
+    assert found == bad_at_hub("symmetricKey and x509Thumbprint are objects")
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 7, True])
 def test_a_body_that_is_no_object_is_refused(document: Any) -> None:
-    assert refusal(lambda: parse(document)) == bad("the body is not a JSON object")
+    assert refusal(lambda: parse(document)) == bad_at_hub("the body is not a JSON object")
 
 
 SPECIAL = "-:.+%_#*?!(),=@;$'"
@@ -352,12 +342,12 @@ def test_a_device_id_has_the_characters_of_the_documentation(device_id: str) -> 
 @pytest.mark.parametrize("device_id", ["", "d" * 129, "a b", "a/b", "ä", "a\n", "a\\b", "a&b", 'a"b', "a~b", "\x00"])
 def test_any_other_device_id_is_refused(device_id: str) -> None:
     why = "the device ID in the path is not 1 to 128 of the characters that a device ID may have"
-    assert refusal(lambda: parse({}, device_id=device_id)) == bad(why)
+    assert refusal(lambda: parse({}, device_id=device_id)) == bad_at_hub(why)
 
 
 @pytest.mark.parametrize("named", ["THERMO-01", "thermo-02", "", 7, [NAME]])
 def test_another_device_id_in_the_document_is_refused(named: Any) -> None:
-    assert refusal(lambda: put(deviceId=named)) == bad("deviceId differs from the device ID in the path")
+    assert refusal(lambda: put(deviceId=named)) == bad_at_hub("deviceId differs from the device ID in the path")
     assert put(deviceId=None).device_id == NAME
 
 
@@ -369,7 +359,7 @@ def test_a_device_is_enabled_unless_told_otherwise(status: str | None) -> None:
 
 @pytest.mark.parametrize("status", ["Enabled", "on", 7, True, ["enabled"]])
 def test_any_other_status_is_refused(status: Any) -> None:
-    assert refusal(lambda: put(status=status)) == bad("status is neither enabled nor disabled")
+    assert refusal(lambda: put(status=status)) == bad_at_hub("status is neither enabled nor disabled")
 
 
 @pytest.mark.parametrize("reason", [None, "", "r" * 128, "é" * 128])
@@ -379,7 +369,7 @@ def test_a_reason_may_have_128_characters(reason: str | None) -> None:
 
 @pytest.mark.parametrize("reason", ["r" * 129, 7, True, ["reason"], {}])
 def test_any_other_reason_is_refused(reason: Any) -> None:
-    why = bad("statusReason is not a text of at most 128 characters")
+    why = bad_at_hub("statusReason is not a text of at most 128 characters")
     assert refusal(lambda: put(statusReason=reason)) == why
 
 
@@ -393,7 +383,7 @@ def test_a_device_may_be_of_iot_edge(capabilities: Any, edge: bool) -> None:
 @pytest.mark.parametrize("capabilities", [[1], "iotEdge", 7, True, {"iotEdge": "true"}, {"iotEdge": 1}])
 def test_any_other_capabilities_are_refused(capabilities: Any) -> None:
     found = refusal(lambda: put(capabilities=capabilities))
-    assert found == bad("capabilities.iotEdge is neither true nor false")
+    assert found == bad_at_hub("capabilities.iotEdge is neither true nor false")
 
 
 def test_a_change_keeps_what_is_the_hubs_and_replaces_the_rest() -> None:

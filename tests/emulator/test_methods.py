@@ -4,16 +4,16 @@ https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-direct-methods
 """
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refused import bad_at_hub, outcome, refusal
 
 from dpsx_helpers.emulator import documents, methods, refusals, topics
 from dpsx_helpers.emulator.methods import Call
-from dpsx_helpers.emulator.refusals import Refusal, Refused
+from dpsx_helpers.emulator.refusals import Refused
 
 KB = 1024
 NAME = "thermo-01"
@@ -24,24 +24,6 @@ BAD_CONNECT = "connectTimeoutInSeconds is not a whole number of seconds from 0 t
 
 def parse(**fields: Any) -> Call:
     return methods.parse({"methodName": "reboot", **fields})
-
-
-def refusal(call: Callable[[], object]) -> tuple[Refusal, str]:
-    with pytest.raises(Refused) as caught:
-        call()
-    return caught.value.refusal, caught.value.reason
-
-
-def outcome(call: Callable[[], object]) -> Any:
-    """What came of it: a result, or Refused. Nothing else may come."""
-    try:
-        return call()
-    except Refused as refused:
-        return refused
-
-
-def bad(why: str) -> tuple[Refusal, str]:
-    return refusals.HUB_BAD_REQUEST, why
 
 
 # --- the request ------------------------------------------------------------------------------------------------------
@@ -63,7 +45,7 @@ def test_a_null_is_as_good_as_nothing() -> None:
 
 @pytest.mark.parametrize("document", [None, [], "reboot", 7, True])
 def test_a_body_that_is_no_object_is_refused(document: Any) -> None:
-    assert refusal(lambda: methods.parse(document)) == bad("the body is not a JSON object")
+    assert refusal(lambda: methods.parse(document)) == bad_at_hub("the body is not a JSON object")
 
 
 @pytest.mark.parametrize("name", ["r", "n" * 100, "with blanks", "a/b?c#d+e", "nörd", "値", "\xa0"])
@@ -75,11 +57,11 @@ def test_a_name_has_up_to_100_characters(name: str) -> None:
     "name", [None, "", "n" * 101, "a\n", "\x00", "\x1f", "\x7f", "\x80", "\x9f", 7, True, ["a"], {}]
 )
 def test_any_other_name_is_refused(name: Any) -> None:
-    assert refusal(lambda: parse(methodName=name)) == bad("methodName is not a text of 1 to 100 characters")
+    assert refusal(lambda: parse(methodName=name)) == bad_at_hub("methodName is not a text of 1 to 100 characters")
 
 
 def test_without_a_name_there_is_no_call() -> None:
-    assert refusal(lambda: methods.parse({})) == bad("methodName is not a text of 1 to 100 characters")
+    assert refusal(lambda: methods.parse({})) == bad_at_hub("methodName is not a text of 1 to 100 characters")
 
 
 def test_half_a_surrogate_pair_is_no_name_that_a_topic_could_carry() -> None:
@@ -101,7 +83,7 @@ def test_a_time_may_have_its_bounds_and_no_second_more_or_less(name: str, least:
             assert (call.response_within if name == RESPONSE else call.connect_within) == value
     for value in (least - 1, most + 1, -least - 5, 10**400):
         for spelling in (value, str(value) if value < 10**9 else "9" * 400):
-            assert refusal(lambda spelling=spelling: parse(**{name: spelling})) == bad(why)  # type: ignore[misc]
+            assert refusal(lambda spelling=spelling: parse(**{name: spelling})) == bad_at_hub(why)  # type: ignore[misc]
 
 
 def test_the_azure_cli_sends_its_times_as_text() -> None:
@@ -114,7 +96,7 @@ def test_the_azure_cli_sends_its_times_as_text() -> None:
     "value", [True, False, 30.0, 30.5, "", " 30", "30 ", "30\n", "+30", "30s", "3e1", "٣٠", "null", [30], {"s": 30}]
 )
 def test_any_other_time_is_refused(name: str, why: str, value: Any) -> None:
-    assert refusal(lambda: parse(**{name: value})) == bad(why)
+    assert refusal(lambda: parse(**{name: value})) == bad_at_hub(why)
 
 
 # --- the payload ------------------------------------------------------------------------------------------------------

@@ -5,11 +5,13 @@ from time import perf_counter
 from typing import Any
 
 import pytest
+import refused
 from hypothesis import given
 from hypothesis import strategies as st
+from refused import bad_at_hub, not_emulated, row_of
 
 from dpsx_helpers.emulator import query, refusals
-from dpsx_helpers.emulator.query import Query, parse
+from dpsx_helpers.emulator.query import parse
 from dpsx_helpers.emulator.refusals import Refusal, Refused
 
 Twin = dict[str, Any]
@@ -93,24 +95,11 @@ def holds(condition: str, **tags: Any) -> bool:
 
 
 def refusal(text: object) -> tuple[Refusal, str]:
-    with pytest.raises(Refused) as caught:
-        parse(text)
-    return caught.value.refusal, caught.value.reason
+    return refused.refusal(lambda: parse(text))
 
 
-def attempt(text: object) -> Query | Refused:
-    try:
-        return parse(text)
-    except Refused as refused:
-        return refused
-
-
-def bad(why: str) -> tuple[Refusal, str]:
-    return refusals.HUB_BAD_REQUEST, why
-
-
-def not_emulated(feature: str) -> tuple[Refusal, str]:
-    return refusals.HUB_NOT_EMULATED, f"limit of this emulator, not of Azure: {feature} is not emulated in this version"
+def attempt(text: object) -> Any:
+    return refused.outcome(lambda: parse(text))
 
 
 # --- the examples of the documentation --------------------------------------------------------------------------------
@@ -297,7 +286,7 @@ def test_each_json_value_is_its_own_group() -> None:
     ],
 )
 def test_columns_that_do_not_go_together_are_refused(text: str, why: str) -> None:
-    assert refusal(text) == bad(why)
+    assert refusal(text) == bad_at_hub(why)
 
 
 # --- WHERE ------------------------------------------------------------------------------------------------------------
@@ -483,7 +472,7 @@ def test_names_below_the_top_level_keep_their_case_and_brackets_quote_any_name(c
 
 @pytest.mark.parametrize("text", [None, 7, b"SELECT * FROM devices", [], {}, True, "", " \t\n"])
 def test_what_is_no_text_is_no_query(text: object) -> None:
-    assert refusal(text) == bad("the body has no query")
+    assert refusal(text) == bad_at_hub("the body has no query")
 
 
 @pytest.mark.parametrize(
@@ -558,7 +547,7 @@ def test_what_is_no_text_is_no_query(text: object) -> None:
     ],
 )
 def test_what_is_not_in_the_language_is_refused_by_name_and_place(text: str, why: str) -> None:
-    assert refusal(text) == bad(why)
+    assert refusal(text) == bad_at_hub(why)
 
 
 @pytest.mark.parametrize(
@@ -580,7 +569,7 @@ def test_what_is_not_in_the_language_is_refused_by_name_and_place(text: str, why
     ],
 )
 def test_what_azure_has_and_the_emulator_has_not_is_refused_by_name(text: str, feature: str) -> None:
-    assert refusal(text) == not_emulated(feature)
+    assert refusal(text) == not_emulated(refusals.HUB_NOT_EMULATED, feature)
 
 
 # --- hostile queries --------------------------------------------------------------------------------------------------
@@ -610,7 +599,7 @@ def test_a_query_that_is_nested_too_deeply_is_refused(nesting: Callable[[int], s
 def test_a_query_of_a_megabyte_is_refused_at_once() -> None:
     text = "SELECT * FROM devices WHERE " + "(" * 2**20
     began = perf_counter()
-    assert refusal(text) == bad("the query has 1048604 characters; 8192 are allowed")
+    assert refusal(text) == bad_at_hub("the query has 1048604 characters; 8192 are allowed")
     assert perf_counter() - began < 1
 
 
@@ -626,7 +615,7 @@ def test_a_query_of_exactly_8192_characters_is_read() -> None:
     begin = "SELECT * FROM devices WHERE deviceId IN ['bare'"
     text = begin + ",1" * ((8191 - len(begin)) // 2) + " " * ((8191 - len(begin)) % 2) + "]"
     assert (len(text), ids(text)) == (8192, ["bare"])
-    assert refusal(text + " ") == bad("the query has 8193 characters; 8192 are allowed")
+    assert refusal(text + " ") == bad_at_hub("the query has 8193 characters; 8192 are allowed")
 
 
 PIECES = """SELECT TOP AS FROM WHERE GROUP BY AND OR NOT IN NIN true null undefined devices tags.floor deviceId [[x]]
@@ -645,7 +634,6 @@ WORDS = st.lists(st.sampled_from(PIECES.split()), max_size=20).map(" ".join)
 def test_any_text_is_a_query_that_runs_or_is_refused(text: str) -> None:
     found = attempt(text)
     if isinstance(found, Refused):
-        assert found.refusal in (refusals.HUB_BAD_REQUEST, refusals.HUB_NOT_EMULATED)
-        assert found.reason.isprintable()
+        assert row_of(found) in (refusals.HUB_BAD_REQUEST, refusals.HUB_NOT_EMULATED)
     else:
         assert all(isinstance(row, dict) for row in found.run(FLEET))

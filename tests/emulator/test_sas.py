@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpsx_helpers.emulator.sas import sign, verify
+from dpsx_helpers.emulator.sas import sign, verify, verify_device
 
 HOST, NOW = "127.0.0.1:8443", 1_700_000_000
 RESOURCES = frozenset({HOST, "dps.lab"})
@@ -180,3 +180,21 @@ def test_garbage_in_every_field_is_refused_and_raises_nothing(fields: dict[str, 
 def test_no_header_at_all_is_good_by_chance(text: str) -> None:
     assert judge(text)
     assert judge("SharedAccessSignature " + text)
+
+
+@pytest.mark.parametrize("path", ["/devices/x", "/devices/x/", "/devices/x/commands"])
+def test_a_token_for_a_part_of_a_service_opens_that_part(path: str) -> None:
+    mac = signature(quote(f"{HOST}/devices/x", safe=""), str(NOW + 60))
+    assert verify(token(sr=f"{HOST}/devices/x", sig=mac), RESOURCES, KEYS, NOW, path) is None
+    assert "nothing else" in str(verify(token(sr=f"{HOST}/devices/x", sig=mac), RESOURCES, KEYS, NOW, "/devices/xy"))
+
+
+@pytest.mark.parametrize("safe", ["", "~()*!.'", "-_.!*()", "/", ":/()"])
+def test_a_device_may_encode_its_resource_as_its_language_does(safe: str) -> None:
+    """encodeURIComponent of JavaScript and WebUtility of .NET leave different signs as they are."""
+    resource = "127.0.0.1/devices/dev(1)*!'"
+    encoded = quote(resource, safe=safe)
+    mac = quote(signature(encoded, str(NOW + 60)), safe="")
+    text = f"SharedAccessSignature sr={encoded}&sig={mac}&se={NOW + 60}"
+    assert verify_device(text, resource, KEYS["owner"], NOW) is None
+    assert verify_device(text, resource, KEYS["reader"], NOW) == "the signature does not match a key of the device"

@@ -1,6 +1,8 @@
 """The life of the process: starting, being found, being ended in every way, and what survives."""
 
+import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -10,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import certifi
@@ -17,11 +20,14 @@ import paho.mqtt.client as paho
 import psutil
 import pytest
 from azure.iot.device.exceptions import ConnectionDroppedError, CredentialError
-from clients import connected, enroll, register, send, service
+from clients import bodies, connected, register, send, service
+from connections import at_dps, hub_user, paho_client, provisioned
 from pki import Device, make_device
 from processes import COMMAND, RunningEmulator, free_host, listens, run_command, status, wait_for
 
-from dpsx_helpers.emulator import Emulator, EmulatorError
+from dpsx_helpers.emulator import Emulator, EmulatorError, dps, listener, server, tls
+from dpsx_helpers.emulator.services import Services
+from dpsx_helpers.emulator.store import Store
 
 Start = Callable[..., RunningEmulator]
 
@@ -300,11 +306,7 @@ class Sender:
     def __init__(self, emulator: RunningEmulator, device: Device) -> None:
         self.acknowledged: set[str] = set()
         self._sent: dict[int, str] = {}
-        self._client = paho.Client(client_id=device.common_name, protocol=paho.MQTTv311)
-        self._client.username_pw_set(f"{emulator.host}/{device.common_name}/?api-version=2021-04-12")
-        context = ssl.create_default_context(cafile=str(emulator.emulator.overview.ca_file))
-        context.load_cert_chain(device.certificate_file, device.key_file)
-        self._client.tls_set_context(context)
+        self._client = paho_client(emulator, device, hub_user(emulator, device))
         self._client.on_publish = self._on_publish
         self._client.connect(emulator.host, 8883)
         self._topic = f"devices/{device.common_name}/messages/events/"
@@ -326,9 +328,7 @@ class Sender:
 
 def test_kill_9_in_the_middle_of_telemetry_loses_nothing_that_was_acknowledged(start: Start, tmp_path: Path) -> None:
     emulator = start()
-    device = make_device(tmp_path, "survivor")
-    enroll(emulator, device)
-    register(emulator, device)
+    device = provisioned(emulator, tmp_path, "survivor")
     sender = Sender(emulator, device)
     killed = threading.Event()
     thread = threading.Thread(target=sender.send_until, args=(killed.is_set,))
@@ -337,9 +337,9 @@ def test_kill_9_in_the_middle_of_telemetry_loses_nothing_that_was_acknowledged(s
     emulator.kill()
     killed.set()
     thread.join()
-    assert {message["body"] for message in emulator.messages()} >= sender.acknowledged, "before the restart"
+    assert set(bodies(emulator)) >= sender.acknowledged, "before the restart"
     again = start(host=emulator.host)
-    assert {message["body"] for message in again.messages("survivor")} >= sender.acknowledged
+    assert set(bodies(again, "survivor")) >= sender.acknowledged
     assert [row["registrationId"] for row in service(again).enrollment.query({"query": "SELECT *"})] == ["survivor"]
     with connected(again, device) as client:
         send(client, "after the restart")
@@ -348,9 +348,7 @@ def test_kill_9_in_the_middle_of_telemetry_loses_nothing_that_was_acknowledged(s
 
 def test_a_restart_at_once_gets_the_same_ports_though_connections_linger(start: Start, tmp_path: Path) -> None:
     first = start()
-    device = make_device(tmp_path, "lingering")
-    enroll(first, device)
-    register(first, device)
+    device = provisioned(first, tmp_path, "lingering")
     client = service(first)
     client.enrollment.get("lingering")  # its connection stays open
     with connected(first, device) as hub_client:
@@ -363,26 +361,23 @@ def test_a_restart_at_once_gets_the_same_ports_though_connections_linger(start: 
 
 def test_a_restart_elsewhere_strands_no_device(start: Start, tmp_path: Path) -> None:
     first = start()
-    device = make_device(tmp_path, "moved")
-    enroll(first, device, iotHubHostName=first.host)
-    register(first, device)
+    device = provisioned(first, tmp_path, "moved", iotHubHostName=first.host)
     first.terminate()
     second = start(host=free_host())
     shown = service(second).enrollment.get("moved")
-    assert shown["iotHubHostName"] == second.host
+    assert shown["iotHubs"] == [second.host]
     assert shown["registrationState"]["assignedHub"] == second.host
     with connected(second, device) as client:
         send(client, "from the new address")
-    assert register(second, device).registration_state.assigned_hub == second.host
+    with at_dps(second, device) as wire:
+        assert wire.provision()["assignedHub"] == second.host
 
 
 def test_reset_deletes_what_was_made_and_keeps_what_the_emulator_is(start: Start, tmp_path: Path) -> None:
     emulator = start()
-    device = make_device(tmp_path, "reset-01")
     before = emulator.emulator.environment()
     for running in (True, False):
-        enroll(emulator, device)
-        register(emulator, device)
+        device = provisioned(emulator, tmp_path, "reset-01")
         with connected(emulator, device) as client:
             send(client, "hello")
         assert len(emulator.messages()) == 1
@@ -401,14 +396,12 @@ def test_reset_deletes_what_was_made_and_keeps_what_the_emulator_is(start: Start
 
 def test_two_emulators_side_by_side_do_not_see_each_other(start: Start, tmp_path: Path) -> None:
     emulators = [start(state_dir=tmp_path / name) for name in ("left", "right")]
-    devices = [make_device(tmp_path, "twin-device") for _ in emulators]
-    for emulator, device in zip(emulators, devices, strict=True):
-        enroll(emulator, device)
-        register(emulator, device)
+    for emulator in emulators:
+        device = provisioned(emulator, tmp_path, "twin-device")
         with connected(emulator, device) as client:
             send(client, f"to {emulator.host}")
     for emulator in emulators:
-        assert [message["body"] for message in emulator.messages()] == [f"to {emulator.host}"]
+        assert bodies(emulator) == [f"to {emulator.host}"]
     left, right = (emulator.emulator.environment() for emulator in emulators)
     assert left["PROVISIONING_IDSCOPE"] != right["PROVISIONING_IDSCOPE"]
     context = ssl.create_default_context(cafile=right["NODE_EXTRA_CA_CERTS"])
@@ -422,14 +415,8 @@ def test_two_emulators_side_by_side_do_not_see_each_other(start: Start, tmp_path
 
 def test_a_silent_device_is_closed_after_one_and_a_half_keep_alives(start: Start, tmp_path: Path) -> None:
     emulator = start()
-    device = make_device(tmp_path, "silent-01")
-    enroll(emulator, device)
-    register(emulator, device)
-    client = paho.Client(client_id="silent-01", protocol=paho.MQTTv311)
-    client.username_pw_set(f"{emulator.host}/silent-01/?api-version=2021-04-12")
-    context = ssl.create_default_context(cafile=str(emulator.emulator.overview.ca_file))
-    context.load_cert_chain(device.certificate_file, device.key_file)
-    client.tls_set_context(context)
+    device = provisioned(emulator, tmp_path, "silent-01")
+    client = paho_client(emulator, device, hub_user(emulator, device))
     client.connect(emulator.host, 8883, keepalive=1)
     client.loop(timeout=1)  # read the CONNACK and then say nothing more
     sock = client.socket()
@@ -460,9 +447,7 @@ def test_a_certificate_that_only_openssl_reads_is_refused_in_mqtt_and_not_in_tls
 
 def test_a_fault_of_the_emulator_drops_one_connection_and_is_in_the_log(start: Start, tmp_path: Path) -> None:
     emulator = start()
-    device = make_device(tmp_path, "unlucky")
-    enroll(emulator, device)
-    register(emulator, device)
+    device = provisioned(emulator, tmp_path, "unlucky")
     other = sqlite3.connect(emulator.state_dir / "emulator.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")  # as no program should, beside a running emulator
     with pytest.raises(ConnectionDroppedError), connected(emulator, device):
@@ -488,9 +473,7 @@ def test_what_is_no_tls_is_dropped_and_hurts_nobody(start: Start) -> None:
 
 def test_stopping_while_a_device_sends_closes_the_connection_cleanly(start: Start, tmp_path: Path) -> None:
     emulator = start()
-    device = make_device(tmp_path, "cut-off")
-    enroll(emulator, device)
-    register(emulator, device)
+    device = provisioned(emulator, tmp_path, "cut-off")
     sender = Sender(emulator, device)
     thread = threading.Thread(target=sender.send_until, args=(lambda: False,))
     thread.start()
@@ -498,4 +481,50 @@ def test_stopping_while_a_device_sends_closes_the_connection_cleanly(start: Star
     assert emulator.terminate() == 0
     thread.join(timeout=20)
     assert not thread.is_alive(), "the client noticed"
-    assert {message["body"] for message in emulator.messages()} >= sender.acknowledged
+    assert set(bodies(emulator)) >= sender.acknowledged
+
+
+def test_the_log_stays_private_when_it_begins_anew(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        handler = server._PrivateLog(tmp_path / "emulator.log", maxBytes=100, backupCount=1)
+        for _ in range(5):
+            handler.emit(logging.LogRecord("x", logging.INFO, "x", 1, "y" * 60, None, None))
+        handler.close()
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_client_that_never_comes_to_its_connect_is_closed_however_it_drips(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half a second instead of a minute; a byte every tenth of it."""
+    monkeypatch.setattr(listener, "CONNECT_WITHIN", 0.5)
+    caplog.set_level("INFO")
+    files = tls.Files(tmp_path)
+    tls.prepare(files, "127.0.0.1", datetime.now(UTC))
+    store = Store(tmp_path / "emulator.db")
+    services = Services(store, dps.Service("0ne00111111", {}))
+
+    async def drip() -> float:
+        doors = listener.Listener(services, tls.server_context(files), lambda: None)
+        loop = asyncio.get_running_loop()
+        door = await loop.create_server(lambda: listener.DeviceProtocol(doors), "127.0.0.1", 0)
+        context = ssl.create_default_context(cafile=str(files.ca))
+        reader, writer = await asyncio.open_connection(*door.sockets[0].getsockname(), ssl=context)
+        began = loop.time()
+        for byte in b"\x10\x40\x00\x04MQTT\x04" + bytes(60):
+            if reader.at_eof():
+                break
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.05)
+        writer.close()
+        door.close()
+        await doors.close()
+        return loop.time() - began
+
+    assert 0.4 < asyncio.run(drip()) < 2.5
+    store.close()
+    assert "no CONNECT came within 0 s" in caplog.text

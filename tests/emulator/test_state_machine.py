@@ -19,47 +19,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import wire
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from wire import (
-    DESIRED,
-    DISCONNECT,
-    HOST,
-    HUB,
-    METHODS,
-    PINGREQ,
-    RESPONSES,
-    TWIN,
-    Called,
-    Connack,
-    Desk,
-    Line,
-    Pingresp,
-    Puback,
-    Published,
-    Sent,
-    Suback,
-    Unsuback,
-    Will,
-    certificate,
-    commands_to,
-    connect,
-    events,
-    get_twin,
-    method_answer,
-    packet,
-    poll,
-    puback,
-    publish,
-    register,
-    report,
-    subscribe,
-    text,
-    to_dps,
-    to_hub,
-    unsubscribe,
-)
 
 from dpsx_helpers.emulator import refusals, scope
 from dpsx_helpers.emulator.commands import MAX_DELIVERIES, MAX_PENDING
@@ -80,7 +43,7 @@ NAMES = ("north", "south", "east")
 KEYED = "east"  # has keys, unless DPS has provisioned it
 KEY = b64encode(bytes(range(32))).decode()
 COMMANDS = "commands"  # the filter of a device's own messages, whatever its name is
-FILTERS = (COMMANDS, TWIN, DESIRED, METHODS)
+FILTERS = (COMMANDS, wire.TWIN, wire.DESIRED, wire.METHODS)
 CLOSES = (Answer.CONNACK, Answer.CLOSE)
 
 
@@ -170,7 +133,7 @@ class Step:
 class Side:
     """One connection: as the emulator has it, and as the model sees it."""
 
-    line: Line
+    line: wire.Line
     owner: str
     shown: bool  # the certificate of its owner
     label: str
@@ -202,7 +165,7 @@ class Side:
 class Asked:
     """A direct method that was called."""
 
-    called: Called
+    called: wire.Called
     expected: list[Any] = field(default_factory=list)
     forgotten: bool = False
 
@@ -330,13 +293,13 @@ class Model:
         if self.also(side, step) or step.kind == "puback":
             return
         match step.kind:
-            case "subscribe" if facts["filters"] == [RESPONSES]:
+            case "subscribe" if facts["filters"] == [wire.RESPONSES]:
                 side.subscribed = True
                 side.sent.append(("suback", 1))
             case "subscribe":
                 self.refuse(side, "unknown-filter")
             case "unsubscribe":
-                side.subscribed = side.subscribed and RESPONSES not in facts["filters"]
+                side.subscribed = side.subscribed and wire.RESPONSES not in facts["filters"]
                 side.sent.append(("unsuback",))
             case "large":
                 self.refuse(side, "too-large")
@@ -419,7 +382,7 @@ class Model:
             side.refused.append(KINDS[fault.kind].refusal.name)  # type: ignore[union-attr]
             return
         again = known.registered.hub is not None and known.enrolled.resets
-        known.registered.status, known.registered.hub = "assigned", HUB
+        known.registered.status, known.registered.hub = "assigned", wire.HUB
         if known.identity is None:
             self.create(known.name, keyed=False, desired=known.enrolled.desired)
         elif again:
@@ -507,7 +470,7 @@ class Model:
                 known.queue.remove(one)
 
     def answer_twin(self, side: Side, status: int) -> None:
-        if TWIN in side.filters:
+        if wire.TWIN in side.filters:
             side.sent.append(("twin", status))
 
     def report(self, side: Side, identity: Identity, patch: dict[str, Any] | None) -> None:
@@ -560,10 +523,12 @@ def stored(look: Callable[..., list[Any]], name: str, now: float, undecided: set
     """All that is stored of a device for good, in the words of the model."""
     enrollments = look("SELECT primary_der, record FROM enrollments WHERE id = ?", name)
     registrations = look("SELECT record FROM registrations WHERE id = ?", name)
-    devices = look("SELECT record, twin FROM devices WHERE hub = ? AND id = ?", HUB, name)
+    devices = look("SELECT record, twin FROM devices WHERE hub = ? AND id = ?", wire.HUB, name)
     commands = look("SELECT record, body FROM commands WHERE device = ? ORDER BY number", name)
     messages = look("SELECT body FROM messages WHERE device = ? ORDER BY number", name)
-    enrolled = next(((der == certificate(name), json.loads(record)["enabled"]) for der, record in enrollments), None)
+    enrolled = next(
+        ((der == wire.certificate(name), json.loads(record)["enabled"]) for der, record in enrollments), None
+    )
     states = [json.loads(record) for (record,) in registrations]
     identity = twin = None
     for device, twin_record in devices:
@@ -582,20 +547,20 @@ def stored(look: Callable[..., list[Any]], name: str, now: float, undecided: set
     )
 
 
-def worded(sent: Sent, name: str) -> tuple[Any, ...]:
+def worded(sent: wire.Sent, name: str) -> tuple[Any, ...]:
     """What was sent to the device `name`, in the words of the model. Topics must be the device's own."""
     match sent:
-        case Connack(code, present):
+        case wire.Connack(code, present):
             return ("connack", code, present)
-        case Puback(number):
+        case wire.Puback(number):
             return ("puback", number)
-        case Suback(_, codes):
+        case wire.Suback(_, codes):
             return ("suback", len(codes))
-        case Unsuback():
+        case wire.Unsuback():
             return ("unsuback",)
-        case Pingresp():
+        case wire.Pingresp():
             return ("pong",)
-    assert isinstance(sent, Published)
+    assert isinstance(sent, wire.Published)
     everything = (sent.topic.encode() + sent.payload).lower()
     others = [other for other in NAMES if other != name and other.encode() in everything]
     assert others == [], f"{name} was sent what is of {others}: {sent}"
@@ -608,10 +573,10 @@ def worded(sent: Sent, name: str) -> tuple[Any, ...]:
             status = int(sent.topic.removeprefix(prefix).partition("/")[0])
             assert sent.payload == b"" if status in (204, 400) and word == "twin" else sent.json is not None
             return (word, status)
-    desired = DESIRED.removesuffix("#") + "?$version="
+    desired = wire.DESIRED.removesuffix("#") + "?$version="
     if sent.topic.startswith(desired):
         return ("desired", int(sent.topic.removeprefix(desired)))
-    assert sent.topic.startswith(METHODS.removesuffix("#")), sent.topic
+    assert sent.topic.startswith(wire.METHODS.removesuffix("#")), sent.topic
     return ("method", sent.topic.partition("$rid=")[2])
 
 
@@ -654,10 +619,10 @@ VIOLATIONS = [
     b"\x30\xff\xff\xff\x7f",
     b"\x82\x02\x00\x01",
     b"\x20\x02\x00\x00",
-    packet(0x40, b"\x00\x00"),
-    packet(0x32, text(events(NAMES[0])) + b"\x00\x00"),
-    packet(0x36, text(events(NAMES[0])) + b"\x00\x01"),
-    packet(0x30, b"\x00\x00"),
+    wire.packet(0x40, b"\x00\x00"),
+    wire.packet(0x32, wire.text(wire.events(NAMES[0])) + b"\x00\x00"),
+    wire.packet(0x36, wire.text(wire.events(NAMES[0])) + b"\x00\x01"),
+    wire.packet(0x30, b"\x00\x00"),
 ]
 PATCHES = [b"", b"{", b"[1]", b"null", b'{"a": NaN}', b'{"a.b": 1}', b'{"a":' * 12 + b"1" + b"}" * 12]
 REGISTER_BODIES = [
@@ -694,7 +659,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
-        self.desk = Desk(Path(self.folder.name))
+        self.desk = wire.Desk(Path(self.folder.name))
         self.model = Model()
         self.model.now = self.desk.clock.seconds
         self.sides: list[Side] = []
@@ -727,25 +692,29 @@ class Machine(RuleBasedStateMachine):
             how["password"] = self.desk.token(name, key, seconds=20 * 86_400)
         if data.draw(st.integers(0, 9), "will") < (3 if at == "hub" else 1) or wrong == "bad-will":
             will = f"last words {self.number()} of {name}".encode()
-            how["will"] = Will(events(name), will)
+            how["will"] = wire.Will(wire.events(name), will)
         facts = {"login": at, "name": name, "password": password, "clean": clean, "will": will}
         if wrong == "bad-will":
             facts["will"] = "bad"
-            how["will"] = data.draw(st.sampled_from([Will("elsewhere"), Will(events(name), qos=2), Will(events("x"))]))
+            how["will"] = data.draw(
+                st.sampled_from(
+                    [wire.Will("elsewhere"), wire.Will(wire.events(name), qos=2), wire.Will(wire.events("x"))]
+                )
+            )
             wrong = ""
         if wrong:
             facts["wrong"] = wrong
         spelled = name.upper() if at == "dps" and data.draw(st.integers(0, 4)) == 0 else name
         build: dict[str, Callable[[], bytes]] = {
-            "": lambda: to_dps(spelled, **how) if at == "dps" else to_hub(name, **how),
-            "unknown-id-scope": lambda: to_dps(name, scope="0ne00000000", **how),
-            "unknown-api-version": lambda: to_dps(name, version="1999-12-31", **how),
-            "client-id-differs": lambda: connect(
+            "": lambda: wire.to_dps(spelled, **how) if at == "dps" else wire.to_hub(name, **how),
+            "unknown-id-scope": lambda: wire.to_dps(name, scope="0ne00000000", **how),
+            "unknown-api-version": lambda: wire.to_dps(name, version="1999-12-31", **how),
+            "client-id-differs": lambda: wire.connect(
                 "x", f"0ne00111111/registrations/{name}/api-version=2019-03-31", **how
             ),
-            "unknown-hub": lambda: to_hub(name, host="elsewhere", **how),
-            "not-emulated": lambda: to_hub(name, module="module/", **how),
-            "hub-client-id-differs": lambda: connect("x", f"{HOST}/{name}/?api-version=2021-04-12", **how),
+            "unknown-hub": lambda: wire.to_hub(name, host="elsewhere", **how),
+            "not-emulated": lambda: wire.to_hub(name, module="module/", **how),
+            "hub-client-id-differs": lambda: wire.connect("x", f"{wire.HOST}/{name}/?api-version=2021-04-12", **how),
         }
         return Step(f"CONNECT to {at}", build[wrong](), facts)
 
@@ -763,9 +732,9 @@ class Machine(RuleBasedStateMachine):
         if odd == "later":
             return self.later(data, side, data.draw(st.sampled_from(["dps", "hub"])))
         if odd == "mqtt 5":
-            return Step(odd, connect(side.owner, None, level=5))
+            return Step(odd, wire.connect(side.owner, None, level=5))
         username = data.draw(st.sampled_from([None, "", "nonsense", "a/b/c/d"]))
-        return Step(odd, connect(side.owner, username), {"login": "bad"})
+        return Step(odd, wire.connect(side.owner, username), {"login": "bad"})
 
     def later(self, data: st.DataObject, side: Side, at: str) -> Step:
         """A packet for a connection that was let in."""
@@ -786,17 +755,17 @@ class Machine(RuleBasedStateMachine):
         quality: dict[str, Any] = {"qos": 1, "number": number} if number else {"qos": 0}
         match kind:
             case "ping":
-                return Step(kind, PINGREQ)
+                return Step(kind, wire.PINGREQ)
             case "disconnect":
-                return Step(kind, DISCONNECT)
+                return Step(kind, wire.DISCONNECT)
             case "garbage":
                 return Step(kind, data.draw(st.sampled_from(VIOLATIONS)))
             case "mqtt 5":
-                return Step(kind, connect(side.owner, None, level=5))
+                return Step(kind, wire.connect(side.owner, None, level=5))
             case "again":
                 return self.login(data, side, at)
             case "qos 2":
-                return Step(kind, publish(events(name), qos=2))
+                return Step(kind, wire.publish(wire.events(name), qos=2))
             case "unknown topic":
                 topics = [
                     "nonsense",
@@ -804,54 +773,57 @@ class Machine(RuleBasedStateMachine):
                     f"devices/{name}/messages/devicebound/",
                     "$dps/registrations/",
                 ]
-                return Step(kind, publish(data.draw(st.sampled_from(topics)), **quality))
+                return Step(kind, wire.publish(data.draw(st.sampled_from(topics)), **quality))
             case "large" if at == "dps":
                 body = LARGE[: 96 * 1024 + 1]
-                return Step(kind, register(body=body, **quality), {**facts, "hub row": "unknown-topic"})
+                return Step(kind, wire.register(body=body, **quality), {**facts, "hub row": "unknown-topic"})
             case "large":
-                return Step(kind, publish(events(name), LARGE, **quality), {**facts, "hub row": "too-large"})
+                return Step(kind, wire.publish(wire.events(name), LARGE, **quality), {**facts, "hub row": "too-large"})
             case "subscribe" | "unsubscribe":
                 return self.filters(data, kind, name, at)
             case "register":
                 body, wrong = data.draw(st.sampled_from([*REGISTER_BODIES[:3] * 5, *REGISTER_BODIES]), "body")
-                return Step(kind, register(number, body, **quality), {**facts, "wrong": wrong})
+                return Step(kind, wire.register(number, body, **quality), {**facts, "wrong": wrong})
             case "poll":
                 kept, registered = self.desk.store.registration(name), self.model.known[name].registered
                 operation, which = "5.0000000000000000.unknown", -1
                 if kept and registered and kept.operation_id and data.draw(st.integers(0, 5)):
                     operation, which = kept.operation_id, registered.number
-                return Step(kind, poll(operation, **quality), {**facts, "registration": which})
+                return Step(kind, wire.poll(operation, **quality), {**facts, "registration": which})
             case "telemetry":
                 whose = data.draw(st.sampled_from([name] * 9 + list(NAMES)), "whose")
                 body = f"message {self.number()} of {name}".encode()
-                topic = events(whose, data.draw(st.sampled_from(["", "$.mid=1&a=b", "%"])))
-                return Step(kind, publish(topic, body, **quality), {**facts, "name": whose, "body": body})
+                topic = wire.events(whose, data.draw(st.sampled_from(["", "$.mid=1&a=b", "%"])))
+                return Step(kind, wire.publish(topic, body, **quality), {**facts, "name": whose, "body": body})
             case "puback":
                 which = data.draw(st.sampled_from([*side.in_flight, 1, 2, 65_535]), "packet identifier")
-                return Step(kind, puback(which), {"number": which})
+                return Step(kind, wire.puback(which), {"number": which})
             case "get twin":
-                return Step(kind, get_twin(self.number(), **quality), facts)
+                return Step(kind, wire.get_twin(self.number(), **quality), facts)
             case "report":
                 bad = data.draw(st.integers(0, 3), "bad") == 0
                 value = data.draw(st.sampled_from([None, self.number()]))
                 patch = None if bad else {f"{name} {value}".split()[0] + data.draw(st.sampled_from("ab")): value}
                 body = data.draw(st.sampled_from(PATCHES)) if patch is None else json.dumps(patch).encode()
-                return Step(kind, report(body, self.number(), **quality), {**facts, "patch": patch})
+                return Step(kind, wire.report(body, self.number(), **quality), {**facts, "patch": patch})
         rid = data.draw(st.sampled_from([*side.calls, *(r for s in self.sides for r in s.calls), "none"]), "rid")
         status, body = data.draw(st.integers(-1, 500)), f"answer {self.number()}".encode()
         facts |= {"rid": rid, "status": status, "body": body}
-        return Step("method answer", method_answer(rid, body, status, **quality), facts)
+        return Step("method answer", wire.method_answer(rid, body, status, **quality), facts)
 
     def filters(self, data: st.DataObject, kind: str, name: str, at: str) -> Step:
-        good = [RESPONSES] if at == "dps" else list(FILTERS)
-        more = [RESPONSES, TWIN, "#", "nonsense", commands_to("nobody")]
+        good = [wire.RESPONSES] if at == "dps" else list(FILTERS)
+        more = [wire.RESPONSES, wire.TWIN, "#", "nonsense", wire.commands_to("nobody")]
         wanted = data.draw(st.lists(st.sampled_from(good * 8 + more), min_size=1, max_size=len(good)), "filters")
-        topics, qos = [commands_to(name) if one == COMMANDS else one for one in wanted], data.draw(st.integers(0, 1))
+        topics, qos = (
+            [wire.commands_to(name) if one == COMMANDS else one for one in wanted],
+            data.draw(st.integers(0, 1)),
+        )
         if kind == "unsubscribe":
-            return Step(kind, unsubscribe(*topics), {"filters": wanted})
+            return Step(kind, wire.unsubscribe(*topics), {"filters": wanted})
         # At QoS 2, which is granted as 1, too.
         asked = data.draw(st.sampled_from([1, 2])) if qos else 0
-        return Step(kind, subscribe(*topics, qos=asked), {"filters": wanted, "qos": qos})
+        return Step(kind, wire.subscribe(*topics, qos=asked), {"filters": wanted, "qos": qos})
 
     def compose(self, data: st.DataObject, side: Side) -> None:
         """Some more packets at the end of what a device has to say."""
@@ -890,12 +862,12 @@ class Machine(RuleBasedStateMachine):
         at = data.draw(st.sampled_from(["", "dps", "hub", "hub"]), "at")
         if at:
             step = self.login(data, side, at)
-            topics, wanted = [commands_to(owner), TWIN, DESIRED, METHODS], list(FILTERS)
+            topics, wanted = [wire.commands_to(owner), wire.TWIN, wire.DESIRED, wire.METHODS], list(FILTERS)
             if at == "dps":
-                topics = wanted = [RESPONSES]
-            subscribing = Step("subscribe", subscribe(*topics), {"filters": wanted, "qos": 1})
+                topics = wanted = [wire.RESPONSES]
+            subscribing = Step("subscribe", wire.subscribe(*topics), {"filters": wanted, "qos": 1})
             if step.facts["name"] != owner:
-                subscribing = Step("ping", PINGREQ)
+                subscribing = Step("ping", wire.PINGREQ)
             side.stream = step.data + subscribing.data
             side.steps = [(len(step.data), step), (len(side.stream), subscribing)]
             self.give(side, len(side.stream))
@@ -936,7 +908,7 @@ class Machine(RuleBasedStateMachine):
         desired = {name: self.number()} if resets else {}
         self.desk.enroll(
             name,
-            certificate(name, 0 if own else 1),
+            wire.certificate(name, 0 if own else 1),
             enabled=enabled,
             initial_twin={"properties": {"desired": desired}},
             settings={"reprovisionPolicy": {"updateHubAssignment": True, "migrateDeviceData": not resets}},
@@ -1015,7 +987,7 @@ class Machine(RuleBasedStateMachine):
         identity.desired |= {} if removes else {name: value}
         identity.desired_version += 1
         side = self.model.online(name)
-        if side is not None and DESIRED in side.filters:
+        if side is not None and wire.DESIRED in side.filters:
             side.sent.append(("desired", identity.desired_version))
 
     @happens(6, name=st.sampled_from(NAMES))
@@ -1024,14 +996,14 @@ class Machine(RuleBasedStateMachine):
             return
         called = self.desk.call(name, f"method of {name}")
         side = self.model.online(name)
-        if side is None or METHODS not in side.filters:
+        if side is None or wire.METHODS not in side.filters:
             assert called.forget is None
             return
         assert called.forget is not None
         asked = Asked(called)
         self.asked.append(asked)
         sent = side.line.hear()
-        assert isinstance(sent[-1], Published)
+        assert isinstance(sent[-1], wire.Published)
         rid = sent[-1].topic.partition("$rid=")[2]
         assert rid not in side.calls
         side.calls[rid] = asked
@@ -1095,7 +1067,7 @@ class Machine(RuleBasedStateMachine):
             assert asked.called.heard == asked.expected
         assert self.desk.services.faults() == self.model.faults
 
-    def compare(self, side: Side, sent: list[Sent]) -> None:
+    def compare(self, side: Side, sent: list[wire.Sent]) -> None:
         """What was sent is what had to be. Nothing is, on a connection that was closed before."""
         expected, side.sent = side.sent, []
         assert [worded(one, side.name) for one in sent] == expected, side.label
@@ -1130,28 +1102,34 @@ def test_whatever_devices_and_services_do_each_device_is_as_its_model_says() -> 
 def conversation_of(name: str) -> list[list[bytes]]:
     """What a device says to DPS and to its hub, packet by packet."""
     return [
-        [to_dps(name), subscribe(RESPONSES), register(1, b'{"payload": 1}'), poll("5.0.0", qos=0), DISCONNECT],
         [
-            to_hub(name, clean=False, will=Will(events(name), b"gone")),
-            subscribe(commands_to(name), TWIN, DESIRED, METHODS),
-            puback(1),
-            publish(events(name, "a=b&$.mid=1"), b"body"),
-            get_twin(qos=0),
-            report({"a": {"b": None, "c": [1]}}),
-            method_answer("none"),
-            PINGREQ,
-            unsubscribe(TWIN),
-            publish(events(name), b"quiet", qos=0),
-            DISCONNECT,
+            wire.to_dps(name),
+            wire.subscribe(wire.RESPONSES),
+            wire.register(1, b'{"payload": 1}'),
+            wire.poll("5.0.0", qos=0),
+            wire.DISCONNECT,
+        ],
+        [
+            wire.to_hub(name, clean=False, will=wire.Will(wire.events(name), b"gone")),
+            wire.subscribe(wire.commands_to(name), wire.TWIN, wire.DESIRED, wire.METHODS),
+            wire.puback(1),
+            wire.publish(wire.events(name, "a=b&$.mid=1"), b"body"),
+            wire.get_twin(qos=0),
+            wire.report({"a": {"b": None, "c": [1]}}),
+            wire.method_answer("none"),
+            wire.PINGREQ,
+            wire.unsubscribe(wire.TWIN),
+            wire.publish(wire.events(name), b"quiet", qos=0),
+            wire.DISCONNECT,
         ],
     ]
 
 
 @contextmanager
-def desk_with(*names: str) -> Iterator[Desk]:
+def desk_with(*names: str) -> Iterator[wire.Desk]:
     """A desk on which each device is enrolled, in the hub, and has a message that waits."""
     with TemporaryDirectory() as folder:
-        desk = Desk(Path(folder))
+        desk = wire.Desk(Path(folder))
         for name in names:
             desk.enroll(name)
             desk.add(name)
@@ -1160,7 +1138,7 @@ def desk_with(*names: str) -> Iterator[Desk]:
         desk.store.close()
 
 
-def everything(desk: Desk, name: str | None = None) -> list[list[Any]]:
+def everything(desk: wire.Desk, name: str | None = None) -> list[list[Any]]:
     """All rows, or all of one device."""
     tables = {"enrollments": "id", "registrations": "id", "devices": "id", "commands": "device", "messages": "device"}
     with desk.second_reader() as look:
@@ -1189,7 +1167,7 @@ def test_spoiled_bytes_raise_nothing_and_reach_nobody_else(at: int, begun: int, 
     chance = random.Random(seed)
     packets = conversation_of("north")[at]
     with desk_with("north", "south") as desk, listening():
-        witness = desk.online("south", commands_to("south"), TWIN, DESIRED, METHODS)
+        witness = desk.online("south", wire.commands_to("south"), wire.TWIN, wire.DESIRED, wire.METHODS)
         before = everything(desk, "south")
         line = desk.meet("north")
         line.say(*packets[:begun])
@@ -1199,7 +1177,7 @@ def test_spoiled_bytes_raise_nothing_and_reach_nobody_else(at: int, begun: int, 
                 worded(one, "north")
             data = data[size:]
         if line.closing:
-            assert line.say(PINGREQ) == []
+            assert line.say(wire.PINGREQ) == []
             assert set(line.refused) <= set(refusals.ALL)
             assert line.refused or line.conversation._in_order  # who did not say goodbye was told why, in the log
         line.end()
@@ -1207,10 +1185,10 @@ def test_spoiled_bytes_raise_nothing_and_reach_nobody_else(at: int, begun: int, 
         assert not witness.closing
         assert everything(desk, "south") == before
         if not line.closing:
-            assert desk.meet("north").say(to_hub("north"))[0] == Connack(0)
+            assert desk.meet("north").say(wire.to_hub("north"))[0] == wire.Connack(0)
 
 
-def heard(packets: list[bytes], sizes: list[int]) -> tuple[list[Sent], list[list[Any]]]:
+def heard(packets: list[bytes], sizes: list[int]) -> tuple[list[wire.Sent], list[list[Any]]]:
     """What a device is answered, and all records after it, when its bytes come in pieces of these sizes."""
     with desk_with("north") as desk:
         line, data, sent = desk.meet("north"), b"".join(packets), []
@@ -1240,7 +1218,7 @@ def test_byte_by_byte_is_as_good_as_all_at_once(at: int) -> None:
 def test_a_conversation_may_be_cut_off_after_any_byte(at: int) -> None:
     data = b"".join(conversation_of("north")[at])
     with desk_with("north", "south") as desk, listening():
-        witness = desk.online("south", commands_to("south"))
+        witness = desk.online("south", wire.commands_to("south"))
         before = everything(desk, "south")
         for end in range(len(data)):
             line = desk.meet("north")
@@ -1250,4 +1228,4 @@ def test_a_conversation_may_be_cut_off_after_any_byte(at: int) -> None:
             assert set(line.refused) <= {"unknown-operation"}
         assert everything(desk, "south") == before
         assert witness.hear() == []
-        assert desk.online("north").say(PINGREQ) == [Pingresp()]
+        assert desk.online("north").say(wire.PINGREQ) == [wire.Pingresp()]

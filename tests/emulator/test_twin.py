@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refused import bad_at_hub, outcome, refusal, row_of
 
 from dpsx_helpers.emulator import refusals, twin
 from dpsx_helpers.emulator.refusals import Refusal, Refused
@@ -61,25 +62,6 @@ def told(current: Twin, document: Any, *, whole: bool) -> Json | None:
 def desired(patch: Any) -> Json:
     """The document that changes the desired properties."""
     return {"properties": {"desired": patch}}
-
-
-def refusal(call: Callable[[], object]) -> tuple[Refusal, str]:
-    with pytest.raises(Refused) as caught:
-        call()
-    return caught.value.refusal, caught.value.reason
-
-
-def outcome(call: Callable[[], object]) -> Any:
-    """What came of it: a result, or Refused. Nothing else may come."""
-    try:
-        return call()
-    except Refused as refused:
-        return refused
-
-
-def bad(why: str) -> tuple[Refusal, str]:
-    """How the service is refused."""
-    return refusals.HUB_BAD_REQUEST, why
 
 
 def bad_report(why: str) -> tuple[Refusal, str]:
@@ -278,7 +260,7 @@ def test_what_would_be_too_deep_is_refused_even_if_only_nulls_are_there(section:
 def test_depth_beyond_all_measure_is_refused_likewise(section: str, levels: int) -> None:
     assert refused_in(section, nested(levels)) == f"{section} is nested more than 10 levels deep"
     document = {"tags": nested(levels)} if section == "tags" else desired(nested(levels))
-    assert refusal(lambda: replaced(fresh(), document)) == bad(f"{section} is nested more than 10 levels deep")
+    assert refusal(lambda: replaced(fresh(), document)) == bad_at_hub(f"{section} is nested more than 10 levels deep")
 
 
 @pytest.mark.parametrize("levels", [12, 100, *range(900, 1001), 1400, 5000, 100_000])
@@ -344,8 +326,10 @@ def test_what_counts_is_what_would_be_there_after_the_change(section: str) -> No
 
 def test_a_small_patch_can_be_the_one_too_many_and_a_deletion_makes_room() -> None:
     full = fresh(tags=filled(8192), desired=filled(32_768), reported=filled(32_768))
-    assert refusal(lambda: patched(full, {"tags": {"a": ""}})) == bad("tags would take 8193 bytes; the limit is 8192")
-    assert refusal(lambda: patched(full, desired({"a": ""}))) == bad(
+    assert refusal(lambda: patched(full, {"tags": {"a": ""}})) == bad_at_hub(
+        "tags would take 8193 bytes; the limit is 8192"
+    )
+    assert refusal(lambda: patched(full, desired({"a": ""}))) == bad_at_hub(
         "properties.desired would take 32769 bytes; the limit is 32768"
     )
     assert refusal(lambda: reporting(full, {"a": ""})) == bad_report(
@@ -515,8 +499,8 @@ def test_a_patch_merges_as_rfc_7396_says(section: str, before: Json, patch: Json
 
 
 def test_a_merge_patch_that_is_no_object_has_no_place_in_a_twin() -> None:
-    assert refusal(lambda: patched(fresh(tags={"a": "b"}), {"tags": ["c"]})) == bad("tags is not an object")
-    assert refusal(lambda: patched(fresh(desired={"a": "b"}), desired("bar"))) == bad("desired is not an object")
+    assert refusal(lambda: patched(fresh(tags={"a": "b"}), {"tags": ["c"]})) == bad_at_hub("tags is not an object")
+    assert refusal(lambda: patched(fresh(desired={"a": "b"}), desired("bar"))) == bad_at_hub("desired is not an object")
 
 
 # --- what the service changes -----------------------------------------------------------------------------------------
@@ -623,7 +607,7 @@ def test_the_service_cannot_set_versions_metadata_or_reported_properties(whole: 
 def test_a_document_that_is_no_twin_is_refused_and_changes_nothing(whole: bool, document: Any, why: str) -> None:
     before = fresh(tags={"a": 1}, desired={"b": {"c": 2}}, reported={"d": 3})
     untouched = deepcopy(before)
-    assert refusal(lambda: twin.change(before, document, stamp(1), whole=whole)) == bad(why)
+    assert refusal(lambda: twin.change(before, document, stamp(1), whole=whole)) == bad_at_hub(why)
     assert before == untouched
 
 
@@ -879,18 +863,13 @@ def is_odd(value: Any) -> bool:
 @given(objects(any_json()) | any_json())
 def test_any_json_that_a_device_reports_is_taken_or_refused(value: Any) -> None:
     found = outcome(lambda: reporting(fresh(reported={"a": 1}), value))
-    assert bad_row(found) is refusals.BAD_TWIN_PATCH if isinstance(found, Refused) else sound(found)
-
-
-def bad_row(refused: Refused) -> Refusal:
-    assert refused.reason.isprintable()
-    return refused.refusal
+    assert row_of(found) is refusals.BAD_TWIN_PATCH if isinstance(found, Refused) else sound(found)
 
 
 @given(st.binary(max_size=40) | any_json().map(lambda value: json.dumps(value).encode()[:-1]))
 def test_any_bytes_that_a_device_reports_are_taken_or_refused(payload: bytes) -> None:
     found = outcome(lambda: twin.report(fresh(), payload, stamp()))
-    assert bad_row(found) is refusals.BAD_TWIN_PATCH if isinstance(found, Refused) else sound(found)
+    assert row_of(found) is refusals.BAD_TWIN_PATCH if isinstance(found, Refused) else sound(found)
 
 
 SECTION = objects(any_json()) | any_json()
@@ -904,7 +883,7 @@ def test_any_json_of_the_service_is_taken_or_refused(document: Any, whole: bool)
     untouched = deepcopy(before)
     found = outcome(lambda: twin.change(before, document, stamp(1), whole=whole))
     if isinstance(found, Refused):
-        assert bad_row(found) is refusals.HUB_BAD_REQUEST
+        assert row_of(found) is refusals.HUB_BAD_REQUEST
     else:
         after, news = found
         assert sound(after)

@@ -163,7 +163,7 @@ REFUSED = {
     "a line with half an end": (request("GET / HTTP/1.1\nHost: b"), "request"),
     "a long line": (request(Cookie="x" * 9000), ""),
     "too many fields": (request(**{f"X-{number}": "" for number in range(130)}), "headers"),
-    "MQTT without WebSocket": (CONNECT, "MQTT without WebSocket?"),
+    "MQTT without WebSocket": (CONNECT, "perhaps it is MQTT without a WebSocket"),
     "text": (b"hello", "HTTP GET"),
 }
 

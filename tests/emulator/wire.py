@@ -14,10 +14,9 @@ from functools import cache
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from pki import make_device
+from in_memory import leaf
 
 from dpsx_helpers.emulator import dps, refusals, sas, twin
 from dpsx_helpers.emulator.identity import Device
@@ -226,6 +225,13 @@ def _read_one(first: int, body: bytes) -> Sent:
     return Published(topic, body[end + 2 :] if qos else body[end:], packet_id, dup)
 
 
+def one(sent: list[Sent]) -> Published:
+    """The one PUBLISH that was sent, and nothing else."""
+    (found,) = sent
+    assert isinstance(found, Published)
+    return found
+
+
 # --- a service with devices -------------------------------------------------------------------------------------------
 
 
@@ -236,9 +242,7 @@ def certificate(name: str, which: int = 0) -> bytes:
 
 @cache
 def _made(name: str, _: int) -> bytes:
-    with TemporaryDirectory() as folder:
-        made = make_device(Path(folder), name)
-    return made.der
+    return leaf(name).der
 
 
 def thumbprint(der: bytes) -> str:
@@ -295,7 +299,19 @@ class Desk:
     # --- records ---
 
     def enroll(self, name: str, der: bytes | None = None, **changes: Any) -> None:
-        plain = Enrollment(name, der or certificate(name), None, None, True, (), {}, {}, '"e"', "then", "then")
+        plain = Enrollment(
+            registration_id=name,
+            primary=der or certificate(name),
+            secondary=None,
+            device_id=None,
+            enabled=True,
+            hubs=(),
+            initial_twin={},
+            settings={},
+            etag='"e"',
+            created="then",
+            updated="then",
+        )
         self.store.put_enrollment(replace(plain, **changes))
         self.store.commit()
 
