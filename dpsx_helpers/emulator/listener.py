@@ -136,8 +136,8 @@ class DeviceProtocol(asyncio.Protocol):
             self._conversation.close()
 
     def _mind_the_pace(self) -> None:
-        """Who does not read its answers is not read from either, and not answered any further."""
-        if self._unread or self._conversation.halted:
+        """Who does not read its answers is not read from either, until our end of the connection is closed."""
+        if not self._finished and (self._unread or self._conversation.halted):
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
@@ -218,6 +218,7 @@ class DeviceProtocol(asyncio.Protocol):
             return
         self._finished = True
         self._timer.cancel()
+        self._mind_the_pace()
         if self._websocket:
             self._websocket.close()
             self._say(self._websocket.outgoing())

@@ -337,7 +337,7 @@ ROWS: tuple[Row, ...] = (
         ("registration-not-found", "registration-changed"), ("/registrations/{}", "/registrations/{}/query")),
     Row("queries of DPS", "SELECT * is all that is documented", _DPS_REST, SAME, "any other is 501, by name in the log",
         DOCUMENTED,
-        "emulator/test_service_api.py::test_other_queries_are_refused"),
+        "emulator/test_dps_api.py::test_a_query_that_is_not_emulated_is_named_in_the_log"),
     Row("other requests to DPS", "whatever else there is", _DPS_REST, REFUSED, "501, a status Azure does not send",
         DOCUMENTED, "emulator/test_service_api.py::test_what_is_not_emulated_is_501_and_in_the_log",
         ("dps-not-emulated",), ("/.*",)),
@@ -363,7 +363,7 @@ ROWS: tuple[Row, ...] = (
         ("hub-refused", "hub-not-found", "internal-error", "dropped"), ("/emulator/faults",)),
     Row("control requests", "there is nothing like it", _DPS_ERRORS, NOT_APPLICABLE,
         "for whoever can read the state directory: the token is in it", DOCUMENTED,
-        "emulator/test_service_api.py::test_control_requests_need_the_token", ("control-unauthorized",),
+        "emulator/test_control_api.py::test_every_request_needs_the_token", ("control-unauthorized",),
         ("/emulator/ping", "/emulator/stop", "/emulator/reset")),
 )  # fmt: skip
 

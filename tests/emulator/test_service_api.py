@@ -85,17 +85,6 @@ def test_only_a_good_token_of_a_hub_is_told_so(emulator: RunningEmulator) -> Non
         assert dps_error(ask(emulator, "GET", "/enrollments/x", authorization=signed)) == (401, 401000, "Unauthorized")
 
 
-def test_control_requests_need_the_token(emulator: RunningEmulator) -> None:
-    for shown in ("", "Bearer wrong"):
-        answer = ask(emulator, "POST", "/emulator/stop", authorization=shown)
-        assert answer.status_code == 401
-        assert "lacks the control token" in answer.json()["message"]
-    assert emulator.emulator.running()
-
-
-# --- versions ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("path", "version"),
     [
