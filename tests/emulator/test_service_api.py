@@ -85,6 +85,9 @@ def test_only_a_good_token_of_a_hub_is_told_so(emulator: RunningEmulator) -> Non
         assert dps_error(ask(emulator, "GET", "/enrollments/x", authorization=signed)) == (401, 401000, "Unauthorized")
 
 
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("path", "version"),
     [
