@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from dpsx_helpers.emulator import refusals, topics
-from dpsx_helpers.emulator.refusals import Refused
+from dpsx_helpers.emulator.refusals import Refused, bad_at_hub
 from dpsx_helpers.emulator.stamps import Stamp
 
 MAX_MESSAGE = 64 * 1024  # bytes, of body and properties together
@@ -47,13 +47,15 @@ def enqueue(hub: str, device_id: str, pending: int, body: bytes, settings: dict[
         _NAME.fullmatch(name) and not name.startswith("$.") and isinstance(value, str) and not _HALF_PAIR.search(value)
         for name, value in properties.items()
     ):
-        raise _bad("properties are texts under names of 1 to 128 printable ASCII characters that do not begin with $.")
+        raise bad_at_hub(
+            "properties are texts under names of 1 to 128 printable ASCII characters that do not begin with $."
+        )
     message_id = settings.get("messageId") or stamp.guid
     if not isinstance(message_id, str) or not _NAME.fullmatch(message_id):
-        raise _bad("messageId is not 1 to 128 printable ASCII characters")
+        raise bad_at_hub("messageId is not 1 to 128 printable ASCII characters")
     seconds = TIME_TO_LIVE if settings.get("expiresIn") is None else settings["expiresIn"]
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_TIME_TO_LIVE:
-        raise _bad(f"expiresIn is not a number of seconds up to {LONGEST_TIME_TO_LIVE:.0f}")
+        raise bad_at_hub(f"expiresIn is not a number of seconds up to {LONGEST_TIME_TO_LIVE:.0f}")
     size = len(body) + sum(len(name) + len(value.encode()) for name, value in properties.items())
     if size > MAX_MESSAGE:
         raise Refused(refusals.COMMAND_TOO_LARGE, size=size, limit=MAX_MESSAGE)
@@ -62,7 +64,7 @@ def enqueue(hub: str, device_id: str, pending: int, body: bytes, settings: dict[
     expires = (stamp.now + timedelta(seconds=seconds)).timestamp()
     command = Command(hub, device_id, message_id, properties, body, stamp.text, expires)
     if len(topic(command)) > _LONGEST_TOPIC:
-        raise _bad(f"the properties make a topic of more than {_LONGEST_TOPIC} bytes, which MQTT cannot carry")
+        raise bad_at_hub(f"the properties make a topic of more than {_LONGEST_TOPIC} bytes, which MQTT cannot carry")
     return command
 
 
@@ -84,7 +86,3 @@ def topic(command: Command) -> str:
         **command.properties,
     }
     return topics.command(command.device_id, bag)
-
-
-def _bad(why: str) -> Refused:
-    return Refused(refusals.HUB_BAD_REQUEST, why=why)

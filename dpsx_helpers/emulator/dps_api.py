@@ -119,6 +119,11 @@ class _EnrollmentHandler(_DpsHandler):
             raise Refused(self.kind.rows.missing, **enrollment.named(name))
         return found
 
+    def keep(self, name: str, parsed: Any) -> None:
+        self.kind.put(parsed)
+        for doubt in self.kind.doubts(parsed):
+            LOG.warning("%s = %s %s: %s", self.label, self.kind.item_type, name, doubt)
+
 
 class OneEnrollment(_EnrollmentHandler):
     """One enrollment, or one group."""
@@ -130,9 +135,7 @@ class OneEnrollment(_EnrollmentHandler):
         existing = self.kind.find(name)
         enrollment.check_etag(existing, self.if_match, name, self.kind.rows, deleting=False)
         parsed = self.kind.parse(name, self.document(), existing, self.stamp)
-        self.kind.put(parsed)
-        for doubt in self.kind.doubts(parsed):
-            LOG.warning("%s = %s %s: %s", self.label, self.kind.item_type, name, doubt)
+        self.keep(name, parsed)
         self.answer(self.kind.show(parsed, whole=True))
 
     def delete(self, name: str) -> None:
@@ -194,7 +197,7 @@ class BulkEnrollments(_EnrollmentHandler):
         if mode == "delete":
             self.kind.delete(name)
         else:
-            self.kind.put(self.kind.parse(name, item, existing, self.stamp))
+            self.keep(name, self.kind.parse(name, item, existing, self.stamp))
 
 
 class OneRegistration(_DpsHandler):

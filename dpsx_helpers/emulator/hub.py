@@ -102,7 +102,7 @@ def admit(
         raise Refused(refusals.UNKNOWN_DEVICE, host=login.host, device_id=name)
     session = Session(device.hub, device.device_id, device.generation_id, device.authentication_type)
     if connect.will is not None:
-        _check_will(session, connect.will)
+        _will_topic(session, connect.will)
     if device.primary_key:
         _check_token(device, login.host, connect.password or "", now)
     elif certificate is None:
@@ -126,11 +126,12 @@ def _check_token(device: Device, host: str, token: str, now: float) -> None:
     raise Refused(refusals.TOKEN_NOT_VALID, device_id=device.device_id, why=why)
 
 
-def _check_will(session: Session, will: mqtt.Will) -> None:
-    """A Will is a message of telemetry that the hub sends to itself when the device is lost."""
+def _will_topic(session: Session, will: mqtt.Will) -> Telemetry:
+    """A Will is a message of telemetry that the hub sends to itself when the device is lost. Raises Refused."""
     telemetry = parse_telemetry(will.topic)
     if telemetry is None or telemetry.device_id != session.device_id or will.qos == 2:
         raise Refused(refusals.BAD_WILL, device=session.device_id, topic=will.topic)
+    return telemetry
 
 
 def subscribe(session: Session, packet: mqtt.Subscribe) -> list[tuple[Subscription, int]]:
@@ -176,12 +177,10 @@ def check_size(session: Session, size: int, limit: int) -> None:
         raise Refused(refusals.TOO_LARGE, device=session.device_id, size=size, limit=limit)
 
 
-def last_words(session: Session, will: mqtt.Will, stamp: Stamp) -> Message | None:
+def last_words(session: Session, will: mqtt.Will, stamp: Stamp) -> Message:
     """The message that a hub makes of the Will of a device that went without a DISCONNECT."""
-    telemetry = parse_telemetry(will.topic)
-    if telemetry is None:
-        return None
-    message = _message(session, telemetry, will.payload, retain=will.retain, dup=False, stamp=stamp)
+    topic = _will_topic(session, will)
+    message = _message(session, topic, will.payload, retain=will.retain, dup=False, stamp=stamp)
     message.properties["iothub-MessageType"] = "Will"
     return message
 

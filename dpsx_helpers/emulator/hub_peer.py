@@ -62,22 +62,20 @@ class HubPeer:
     def subscribe(self, packet: mqtt.Subscribe) -> list[int]:
         granted = hub.subscribe(self._session, packet)
         for subscription, qos in granted:
-            if subscription is Subscription.COMMANDS and subscription not in self._subscriptions:
-                self._begin_commands(qos)
-            elif subscription is Subscription.COMMANDS and not self._clean:
-                self._services.subscribe_commands(self._device(), qos)
+            if subscription is Subscription.COMMANDS:
+                self._take_commands(qos)
             self._subscriptions[subscription] = qos
         return [qos for _, qos in granted]
 
-    def _begin_commands(self, qos: int) -> None:
+    def _take_commands(self, qos: int) -> None:
         """With CleanSession 1 a device gets what comes from now on, with 0 also what waits:
         https://learn.microsoft.com/dotnet/api/microsoft.azure.devices.client.iothubclientmqttsettings.cleansession
         """
-        if self._clean:
+        if not self._clean:
+            self._services.subscribe_commands(self._device(), qos)
+        elif Subscription.COMMANDS not in self._subscriptions:
             waiting = self._services.pending(self._session.hub, self.name)
             self._commands_from = waiting[-1].number if waiting else 0
-        else:
-            self._services.subscribe_commands(self._device(), qos)
 
     def subscribed(self) -> None:
         """The SUBACK goes first, then what was waiting for the subscription."""
@@ -96,20 +94,14 @@ class HubPeer:
     def left(self, *, in_order: bool) -> None:
         services = self._services
         services.go_offline(self._session.hub, self.name, self)
-        device = services.store.device(self._session.hub, self.name)
-        if device is not None:
-            services.store.put_device(identity.touched(device, services.stamp()))
         for _, lost in list(self._calls.values()):
             lost()
+        device, stamp = services.store.device(self._session.hub, self.name), services.stamp()
+        if device is None or device.generation_id != self._session.generation_id:
+            return  # it was deleted, and perhaps made anew
+        services.store.put_device(identity.touched(device, stamp))
         if self._will is not None and not in_order and not services.stopping:
-            self._leave_will(self._will)
-
-    def _leave_will(self, will: mqtt.Will) -> None:
-        """Store the Will, unless its device is gone or another one by now."""
-        device = self._services.store.device(self._session.hub, self.name)
-        message = hub.last_words(self._session, will, self._services.stamp())
-        if message is not None and device is not None and device.generation_id == self._session.generation_id:
-            self._services.store.add_message(message)
+            services.store.add_message(hub.last_words(self._session, self._will, stamp))
             self.log.info("%s = the Will of %s is stored", self._conversation.label, self.name)
 
     # --- what the device sends ---

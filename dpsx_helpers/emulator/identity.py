@@ -12,7 +12,7 @@ from typing import Any
 
 from dpsx_helpers.emulator import documents, refusals, twin
 from dpsx_helpers.emulator.dps import Assignment
-from dpsx_helpers.emulator.refusals import Refused
+from dpsx_helpers.emulator.refusals import Refused, bad_at_hub
 from dpsx_helpers.emulator.stamps import Stamp
 from dpsx_helpers.emulator.twin import Twin
 
@@ -97,21 +97,21 @@ def parse(hub: str, device_id: str, document: Any, existing: Device | None, stam
     has. Raises Refused.
     """
     if not isinstance(document, dict):
-        raise _bad("the body is not a JSON object")
+        raise bad_at_hub("the body is not a JSON object")
     if not DEVICE_ID.fullmatch(device_id):
-        raise _bad("the device ID in the path is not 1 to 128 of the characters that a device ID may have")
+        raise bad_at_hub("the device ID in the path is not 1 to 128 of the characters that a device ID may have")
     if document.get("deviceId") not in (None, device_id):
-        raise _bad("deviceId differs from the device ID in the path")
+        raise bad_at_hub("deviceId differs from the device ID in the path")
     status = document.get("status") or "enabled"
     if status not in ("enabled", "disabled"):
-        raise _bad("status is neither enabled nor disabled")
+        raise bad_at_hub("status is neither enabled nor disabled")
     reason = document.get("statusReason")
     if reason is not None and (not isinstance(reason, str) or len(reason) > 128):
-        raise _bad("statusReason is not a text of at most 128 characters")
+        raise bad_at_hub("statusReason is not a text of at most 128 characters")
     capabilities = document.get("capabilities") or {}
     edge = capabilities.get("iotEdge") if isinstance(capabilities, dict) else 0
     if not isinstance(edge, bool | None):
-        raise _bad("capabilities.iotEdge is neither true nor false")
+        raise bad_at_hub("capabilities.iotEdge is neither true nor false")
     for name in ("deviceScope", "parentScopes"):
         if document.get(name):
             raise Refused(refusals.HUB_NOT_EMULATED, feature=f"{name} (devices below an edge device)")
@@ -130,12 +130,12 @@ def parse(hub: str, device_id: str, document: Any, existing: Device | None, stam
 
 def _authentication(document: Any, stamp: Stamp) -> dict[str, Any]:
     if document is not None and not isinstance(document, dict):
-        raise _bad("authentication is not an object")
+        raise bad_at_hub("authentication is not an object")
     document = document or {}
     kind = document.get("type") or ("selfSigned" if document.get("x509Thumbprint") else "sas")
     keys, thumbprints = (document.get(name) or {} for name in ("symmetricKey", "x509Thumbprint"))
     if not isinstance(keys, dict) or not isinstance(thumbprints, dict):
-        raise _bad("symmetricKey and x509Thumbprint are objects")
+        raise bad_at_hub("symmetricKey and x509Thumbprint are objects")
     nothing = dict.fromkeys(("primary_thumbprint", "secondary_thumbprint", "primary_key", "secondary_key"), "")
     if kind == "sas":
         primary, secondary = (_key(keys.get(f"{slot}Key"), f"{slot} {stamp.guid}") for slot in ("primary", "secondary"))
@@ -143,11 +143,11 @@ def _authentication(document: Any, stamp: Stamp) -> dict[str, Any]:
     if kind == "selfSigned":
         first, second = (_thumbprint(thumbprints.get(f"{slot}Thumbprint")) for slot in ("primary", "secondary"))
         if not first:
-            raise _bad("x509Thumbprint.primaryThumbprint is missing")
+            raise bad_at_hub("x509Thumbprint.primaryThumbprint is missing")
         return nothing | {"primary_thumbprint": first, "secondary_thumbprint": second}
     if kind in ("certificateAuthority", "none"):
         raise Refused(refusals.HUB_NOT_EMULATED, feature=f"authentication of type {kind}")
-    raise _bad("authentication.type is none of sas, selfSigned, certificateAuthority, none")
+    raise bad_at_hub("authentication.type is none of sas, selfSigned, certificateAuthority, none")
 
 
 def _key(given: Any, seed: str) -> str:
@@ -159,7 +159,7 @@ def _key(given: Any, seed: str) -> str:
     except (ValueError, TypeError):
         size = 0
     if not 16 <= size <= 64:
-        raise _bad("a symmetric key is base64 of 16 to 64 bytes")
+        raise bad_at_hub("a symmetric key is base64 of 16 to 64 bytes")
     return str(given)
 
 
@@ -255,7 +255,3 @@ def _thumbprints(device: Device) -> dict[str, str | None]:
         "primaryThumbprint": device.primary_thumbprint or None,
         "secondaryThumbprint": device.secondary_thumbprint or None,
     }
-
-
-def _bad(why: str) -> Refused:
-    return Refused(refusals.HUB_BAD_REQUEST, why=why)

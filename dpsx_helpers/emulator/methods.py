@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpsx_helpers.emulator import documents, refusals
-from dpsx_helpers.emulator.refusals import Refused
+from dpsx_helpers.emulator.refusals import Refused, bad_at_hub
 
 MAX_PAYLOAD = 128 * 1024  # bytes
 _RESPONSE, _CONNECT = (5, 300, 30), (0, 300, 0)  # seconds: least, most, default
@@ -29,14 +29,14 @@ class Call:
 def parse(document: Any) -> Call:
     """The call that a request asks for. Raises Refused. The Azure CLI sends its times as text."""
     if not isinstance(document, dict):
-        raise _bad("the body is not a JSON object")
+        raise bad_at_hub("the body is not a JSON object")
     name = document.get("methodName")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise _bad("methodName is not a text of 1 to 100 characters")
+        raise bad_at_hub("methodName is not a text of 1 to 100 characters")
     try:
         payload = json.dumps(document.get("payload"), ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
-        raise _bad("payload holds half a surrogate pair, which is no text") from None
+        raise bad_at_hub("payload holds half a surrogate pair, which is no text") from None
     if len(payload) > MAX_PAYLOAD:
         raise Refused(refusals.METHOD_TOO_LARGE, size=len(payload), limit=MAX_PAYLOAD)
     response = _seconds(document, "responseTimeoutInSeconds", *_RESPONSE)
@@ -57,9 +57,5 @@ def _seconds(document: dict[str, Any], name: str, least: int, most: int, default
     if value is None:
         return default
     if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,4}", str(value)) or not least <= int(value) <= most:
-        raise _bad(f"{name} is not a whole number of seconds from {least} to {most}")
+        raise bad_at_hub(f"{name} is not a whole number of seconds from {least} to {most}")
     return int(value)
-
-
-def _bad(why: str) -> Refused:
-    return Refused(refusals.HUB_BAD_REQUEST, why=why)

@@ -74,6 +74,11 @@ class Refused(Exception):
         super().__init__(f"{self.reason} -> {refusal.hint}")
 
 
+def bad_at_hub(why: str) -> "Refused":
+    """A bad request to a hub; `why` is one phrase that names what is wrong."""
+    return Refused(HUB_BAD_REQUEST, why=why)
+
+
 def injected(refusal: Refusal, fault: str) -> Refused:
     """The same refusal without its cause, because a fault is switched on."""
     row = replace(

@@ -182,7 +182,7 @@ class Conversation:
         login = topics.parse_login(packet.username)
         if login is None:
             raise Refused(refusals.BAD_LOGIN, username=packet.username or "")
-        certificate, sent = self._shown(packet.client_id)
+        certificate, sent = self._certificates_of(packet.client_id)
         peer: _Peer
         if isinstance(login, topics.DpsLogin):
             self._meet(Stage.DPS_CONNECT, login.registration_id)
@@ -205,7 +205,7 @@ class Conversation:
         if fault is not None and (refused := self.services.injected(fault)) is not None:
             raise refused
 
-    def _shown(self, client_id: str) -> tuple[Description | None, tuple[bytes, ...]]:
+    def _certificates_of(self, client_id: str) -> tuple[Description | None, tuple[bytes, ...]]:
         """The client's certificate, and the others that it sent."""
         own, *others = self._certificates() or (None,)
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dpsx_helpers.emulator import documents, refusals
-from dpsx_helpers.emulator.refusals import Refused
+from dpsx_helpers.emulator.refusals import Refused, bad_at_hub
 from dpsx_helpers.emulator.stamps import Stamp
 
 # https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-device-twins#device-twin-size
@@ -89,17 +89,17 @@ def change(twin: Twin, document: Any, stamp: Stamp, *, whole: bool) -> tuple[Twi
     A PATCH merges tags and desired properties, a PUT replaces them. Raises Refused, and nothing has changed.
     """
     if not isinstance(document, dict):
-        raise _bad("the body is not a JSON object")
+        raise bad_at_hub("the body is not a JSON object")
     tags = _section(document, "tags")
     properties = _section(document, "properties")
     if properties is not None and set(properties) - {"desired", "reported"}:
-        raise _bad("properties has desired and reported, nothing else")
+        raise bad_at_hub("properties has desired and reported, nothing else")
     patch = None if properties is None else _section(properties, "desired")
     if whole:
         tags, patch = tags or {}, patch or {}
     for name, given in (("tags", tags), ("properties.desired", patch)):
         if given is not None and (why := _too_deep(name, given)):
-            raise _bad(why)
+            raise bad_at_hub(why)
     base = Twin(desired=replace(twin.desired, values={}, metadata={})) if whole else twin
     changed = replace(
         twin,
@@ -109,7 +109,7 @@ def change(twin: Twin, document: Any, stamp: Stamp, *, whole: bool) -> tuple[Twi
     )
     for name, values, given in (("tags", changed.tags, tags), ("properties.desired", changed.desired.values, patch)):
         if why := unfit(name, values, given or {}):
-            raise _bad(why)
+            raise bad_at_hub(why)
     if patch is None:
         return changed, None
     told = _difference(twin.desired.values, changed.desired.values) if whole else patch
@@ -197,11 +197,7 @@ def _section(document: dict[str, Any], name: str) -> dict[str, Any] | None:
         return None
     if isinstance(value, dict):
         return _without_read_only(value)
-    raise _bad(f"{name} is not an object")
-
-
-def _bad(why: str) -> Refused:
-    return Refused(refusals.HUB_BAD_REQUEST, why=why)
+    raise bad_at_hub(f"{name} is not an object")
 
 
 def _without_read_only(patch: dict[str, Any]) -> dict[str, Any]:
