@@ -479,17 +479,22 @@ def test_a_group_is_read_changed_and_written_with_the_facts_of_its_certificates_
     assert mechanism == again["attestation"]
 
 
+@pytest.mark.parametrize("in_bulk", [False, True], ids=["alone", "in bulk"])
 @pytest.mark.parametrize("case", ["not verified", "no CA"])
 def test_a_group_that_lets_nobody_in_is_taken_and_the_log_says_so(
-    emulator: RunningEmulator, tmp_path: Path, case: str
+    emulator: RunningEmulator, tmp_path: Path, case: str, in_bulk: bool
 ) -> None:
     """Microsoft's own tests of the Azure CLI make such groups."""
     authority = make_ca(tmp_path, "Useless", ca=case != "no CA")
     upload(emulator, "not-verified", make_ca(tmp_path, "Unproved"))
     part = group_document(authority if case == "no CA" else "not-verified")["attestation"]["x509"]
-    name = f"useless-{case.replace(' ', '-')}"
-    document = {"attestation": {"type": "x509", "x509": part}}
-    assert ask(emulator, "PUT", f"/enrollmentGroups/{name}", document).status_code == 200
+    name = f"useless-{case.replace(' ', '-')}{'-in-bulk' if in_bulk else ''}"
+    document = {"enrollmentGroupId": name, "attestation": {"type": "x509", "x509": part}}
+    if in_bulk:
+        answer = ask(emulator, "POST", "/enrollmentGroups", {"mode": "create", "enrollmentGroups": [document]})
+    else:
+        answer = ask(emulator, "PUT", f"/enrollmentGroups/{name}", document)
+    assert answer.status_code == 200
     assert f"= enrollmentGroup {name}: " in emulator.log()
     assert ask(emulator, "DELETE", f"/enrollmentGroups/{name}").status_code == 204
     assert ask(emulator, "DELETE", "/certificates/not-verified", If_Match="*").status_code == 204

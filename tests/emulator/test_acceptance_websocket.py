@@ -1,18 +1,20 @@
 """MQTT over WebSocket on a real emulator process: Microsoft's unmodified client on 443, paho on a port of its own."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
 import pytest
 from azure.iot.device import IoTHubDeviceClient, Message, ProvisioningDeviceClient
-from clients import bodies, credentials, trusting
+from clients import bodies, credentials, register, trusting
 from connections import ANSWER_WITHIN, WEBSOCKET, create, enrolled, on_the_wire
 from paho.mqtt.client import WebsocketConnectionError
 from pki import make_device
-from processes import RunningEmulator
+from processes import RunningEmulator, free_host, run_command
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,23 @@ def test_the_sdk_goes_by_websocket(on_443: RunningEmulator, tmp_path: Path) -> N
 
 def test_the_overview_names_the_port_and_status_does_too(on_443: RunningEmulator) -> None:
     assert "MQTT over WebSocket     port 443, path /$iothub/websocket" in on_443.overview
+
+
+def test_where_443_cannot_be_bound_the_rest_is_served_and_an_explicit_443_is_one_line(
+    start: Callable[..., RunningEmulator], tmp_path: Path
+) -> None:
+    host = free_host()
+    with ExitStack() as stack:
+        with suppress(PermissionError):  # to a user who may not take the port it is denied already
+            stack.enter_context(socket.create_server((host, 443)))
+        ended = run_command("run", "--state-dir", str(tmp_path / "other"), "--host", host, "--ws-port", "443")
+        emulator = start(host=host)
+    assert emulator.emulator.overview.ws_port is None
+    assert "MQTT over WebSocket     not served" in emulator.overview
+    register(emulator, enrolled(emulator, tmp_path, "without-websocket"))
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"Port 443 on {host} cannot be used")
 
 
 # --- on a port of its own ---------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import sqlite3
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -19,13 +20,16 @@ import certifi
 import paho.mqtt.client as paho
 import psutil
 import pytest
+import wire
 from azure.iot.device.exceptions import ConnectionDroppedError, CredentialError
 from clients import bodies, connected, register, send, service
 from connections import at_dps, hub_user, paho_client, provisioned
 from pki import Device, make_device
 from processes import COMMAND, RunningEmulator, free_host, listens, run_command, status, wait_for
+from rest import ask, done
 
 from dpsx_helpers.emulator import Emulator, EmulatorError, dps, listener, server, tls
+from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.emulator.services import Services
 from dpsx_helpers.emulator.store import Store
 
@@ -51,6 +55,16 @@ def test_the_overview_comes_when_clients_can_connect(start: Start) -> None:
     assert str(overview.ca_file) in emulator.overview
     assert listens(emulator.host, 8883)
     assert listens(emulator.host, overview.https_port)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "endpoint"),
+    [("127.0.0.1", 8443, "127.0.0.1:8443"), ("127.0.0.1", 443, "127.0.0.1"), ("::1", 443, "[::1]")],
+)
+def test_the_service_endpoint_names_a_port_that_clients_would_not_guess(host: str, port: int, endpoint: str) -> None:
+    running = Running("0ne00111111", host, 8883, port, None, {}, 1, "pytest", "k1", "k2", "t")
+    assert running.endpoint == endpoint
+    assert running.dps_connection_string.startswith(f"HostName={endpoint};")
 
 
 def test_everything_is_private_to_its_owner(start: Start) -> None:
@@ -458,6 +472,43 @@ def test_a_fault_of_the_emulator_drops_one_connection_and_is_in_the_log(start: S
     assert "database is locked" in emulator.log()
     with connected(emulator, device) as client:
         send(client, "all is well")
+
+
+def test_a_device_that_does_not_read_costs_little_memory_and_gets_every_answer_in_the_end(
+    start: Start, tmp_path: Path
+) -> None:
+    """2,000 twins of 28 KB are 56 MB that the emulator must not hold."""
+    emulator = start()
+    device = provisioned(emulator, tmp_path, "slow-reader")
+    patch = {"properties": {"desired": {f"part{number}": "x" * 4000 for number in range(7)}}}
+    done(ask(emulator, "PATCH", f"/twins/{device.common_name}", patch))
+    process, asked = psutil.Process(emulator.process.pid), 2000
+    before, most = process.memory_info().rss, 0
+    context = ssl.create_default_context(cafile=str(emulator.emulator.overview.ca_file))
+    context.load_cert_chain(device.certificate_file, device.key_file)
+    with (
+        socket.create_connection((emulator.host, 8883), timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname=emulator.host) as connection,
+    ):
+        connection.sendall(
+            wire.to_hub(device.common_name, host=emulator.host) + wire.subscribe("$iothub/twin/res/#", qos=0)
+        )
+        asking = b"".join(wire.get_twin(number, qos=0) for number in range(asked))
+        connection.sendall(asking + wire.publish(wire.events(device.common_name), b"done"))
+        for _ in range(20):
+            time.sleep(0.1)
+            most = max(most, process.memory_info().rss)
+        assert not bodies(emulator), "what came last is not handled before the answers to the first are read"
+        answers = iter(lambda: connection.recv(65536), b"")
+        data = bytearray()
+        while not data.endswith(wire.puback(7)):
+            data += next(answers)
+        most = max(most, process.memory_info().rss)
+    assert most - before < 15_000_000
+    twins = [sent for sent in wire.read(bytes(data)) if isinstance(sent, wire.Published)]
+    assert len(twins) == asked
+    assert all(len(twin.payload) > 28_000 for twin in twins)
+    assert bodies(emulator) == ["done"]
 
 
 def test_what_is_no_tls_is_dropped_and_hurts_nobody(start: Start) -> None:

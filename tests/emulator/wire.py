@@ -187,17 +187,19 @@ def _no_constant(name: str) -> None:
 def read(data: bytes) -> list[Sent]:
     """The packets that a server has sent, which must be whole and of the kinds that a server may send."""
     found: list[Sent] = []
-    while data:
-        length, position = 0, 1
+    position = 0
+    while position < len(data):
+        first, length, shift = data[position], 0, 0
         while True:
-            length |= (data[position] & 0x7F) << 7 * (position - 1)
             position += 1
-            if not data[position - 1] & 0x80:
+            length |= (data[position] & 0x7F) << shift
+            shift += 7
+            if not data[position] & 0x80:
                 break
-        body = data[position : position + length]
+        body = data[position + 1 : position + 1 + length]
         assert len(body) == length, "half a packet was sent"
-        found.append(_read_one(data[0], body))
-        data = data[position + length :]
+        found.append(_read_one(first, body))
+        position += 1 + length
     return found
 
 
