@@ -67,9 +67,11 @@ def test_where_443_cannot_be_bound_the_rest_is_served_and_an_explicit_443_is_one
     start: Callable[..., RunningEmulator], tmp_path: Path
 ) -> None:
     host = free_host()
+    why = "needs rights that this user does not have"
     with ExitStack() as stack:
         with suppress(PermissionError):  # to a user who may not take the port it is denied already
             stack.enter_context(socket.create_server((host, 443)))
+            why = "cannot be used (taken by"
         ended = run_command("run", "--state-dir", str(tmp_path / "other"), "--host", host, "--ws-port", "443")
         emulator = start(host=host)
     assert emulator.emulator.overview.ws_port is None
@@ -77,7 +79,7 @@ def test_where_443_cannot_be_bound_the_rest_is_served_and_an_explicit_443_is_one
     register(emulator, enrolled(emulator, tmp_path, "without-websocket"))
     assert (ended.returncode, ended.stdout) == (1, "")
     (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"Port 443 on {host} cannot be used")
+    assert line.startswith(f"Port 443 on {host} {why}")
 
 
 # --- on a port of its own ---------------------------------------------------------------------------------------------
