@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dpsx_helpers import emulator
-from dpsx_helpers.emulator import dps, faults, refusals, running, server, tls
+from dpsx_helpers.emulator import dps, faults, refusals, running, server, shells, tls
 from dpsx_helpers.emulator.commands import LONGEST_TIME_TO_LIVE
 from dpsx_helpers.emulator.faults import KINDS
 from dpsx_helpers.emulator.options import Options, StartError
@@ -88,10 +88,9 @@ def _env(options: argparse.Namespace) -> int:
         print(json.dumps(variables, indent=1))
     for name, value in variables.items():
         if options.shell == "sh":
-            print(f"export {name}={shlex.quote(value)}")
+            print(shells.sh(name, value))
         elif options.shell == "powershell":
-            quoted = value.replace("'", "''")
-            print(f"$env:{name} = '{quoted}'")
+            print(shells.powershell(name, value))
     return 0
 
 
