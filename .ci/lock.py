@@ -15,11 +15,13 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 DEVELOPMENT = (
+    "axe-playwright-python",
     "hypothesis",
     "mypy",
     "nbstripout",
     "packaging",
     "paho-mqtt",
+    "papermill",
     "playwright",
     "pre-commit",
     "pytest",

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 from processes import wait_for
 
@@ -28,6 +30,18 @@ _READY = (
     " const session = widget && widget.sessionContext; if (!session) return false; await session.ready;"
     " return session.kernelDisplayStatus === 'idle'; }"
 )
+_GRAVE = ("serious", "critical")  # the upper two of axe's four impacts
+# JupyterLab's body hides what overflows and is 0 high: axe takes all of it for invisible, and skips colour contrast.
+_VISIBLE = "html,body{overflow:visible!important}"
+# How many pixels of the notebook's cells do not fit into its pane (in which one can scroll past the last cell).
+# Scrolls to the first cell.
+_EXCESS = (
+    "() => { const notebook = window.jupyterapp.shell.currentWidget.content.node;"
+    " const cells = Array.from(notebook.querySelectorAll('.jp-Cell'), cell => cell.getBoundingClientRect());"
+    " const pane = notebook.querySelector('.jp-WindowedPanel-outer') || notebook; pane.scrollTop = 0;"
+    " return Math.ceil(cells.at(-1).bottom - cells[0].top + 40 - pane.clientHeight); }"
+)
+_PAINTED = "() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))"
 _SERVER = """
 from jupyterlab.galata import configure_jupyter_server
 configure_jupyter_server(c)
@@ -118,3 +132,50 @@ def run_all(page: Page) -> None:
 
 def save(page: Page) -> None:
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+
+
+def theme(page: Page, name: str) -> None:
+    """Change to "JupyterLab Light", "JupyterLab Dark" or "JupyterLab Dark High Contrast"."""
+    page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', { theme: name })", name)
+    page.wait_for_function("name => document.body.dataset.jpThemeName === name", arg=name)
+
+
+def axe(page: Page, selector: str = ".jp-OutputArea") -> list[str]:
+    """What axe-core (https://github.com/dequelabs/axe-core) finds serious or critical within `selector`, a line each.
+
+    Raises playwright's Error when nothing on the page matches. What is only scrolled out of view is looked at too.
+    """
+    style = page.add_style_tag(content=_VISIBLE)
+    try:
+        with _all_in_view(page):
+            found = Axe().run(page, selector).response["violations"]
+    finally:
+        style.evaluate("style => style.remove()")
+    return [_line(rule, node) for rule in found if rule["impact"] in _GRAVE for node in rule["nodes"]]
+
+
+@contextmanager
+def _all_in_view(page: Page) -> Iterator[None]:
+    """A window so high that the whole notebook is seen at once: axe skips the contrast of what is scrolled away."""
+    seen = page.viewport_size
+    assert seen is not None
+    try:
+        # What was never in view has no height yet, so the notebook grows as it comes into view, and not at once.
+        quiet = 0
+        while quiet < 3:
+            if (excess := page.evaluate(_EXCESS)) > 0:
+                quiet = 0
+                higher = page.evaluate("() => innerHeight") + excess
+                page.set_viewport_size({"width": seen["width"], "height": higher})
+                page.wait_for_function("height => innerHeight === height", arg=higher)
+            else:
+                quiet += 1
+            page.evaluate(_PAINTED)
+        yield
+    finally:
+        page.set_viewport_size(seen)
+
+
+def _line(rule: dict[str, Any], node: dict[str, Any]) -> str:
+    reasons = "; ".join(check["message"] for check in (*node["any"], *node["all"], *node["none"]))
+    return f"{rule['id']} ({rule['impact']}): {node['html'][:200]} ({reasons})"
