@@ -177,8 +177,7 @@ def simulate(acknowledged: int, expected: int = 10) -> View:
     """The device is in the hub with this certificate, and its messages were acknowledged (and stored, where
     that can be read).
     """
-    target, name = _running(), tutorial.registration_id()
-    device_id = tutorial.recall().get("device", name)
+    target, device_id = _running(), tutorial.device_id()
     if acknowledged < expected:
         raise Stop(
             f"{acknowledged} of {expected} messages were acknowledged: run the cell of notebook 04 that "

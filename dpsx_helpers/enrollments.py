@@ -3,9 +3,9 @@
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from azure.core.exceptions import ResourceNotFoundError
 from azure.iot.deviceprovisioning import DeviceProvisioningClient
@@ -14,38 +14,81 @@ from dpsx_helpers import certificates, diagnosis, tutorial
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import NotReadable, Stop
 
+Allocation = Literal["hashed", "geoLatency", "static"]
+Reprovisioning = Literal["migrate", "reset", "never"]
+#: What becomes of a device that comes again, as DPS writes it:
+#: https://learn.microsoft.com/azure/iot-dps/concepts-device-reprovision
+_REPROVISIONING: dict[Reprovisioning, dict[str, bool]] = {
+    "migrate": {"updateHubAssignment": True, "migrateDeviceData": True},
+    "reset": {"updateHubAssignment": True, "migrateDeviceData": False},
+    "never": {"updateHubAssignment": False, "migrateDeviceData": False},
+}
+
+
+@dataclass(frozen=True)
+class EnrollmentRequest:
+    """What the portal's *Add Enrollment* panel asks for; the defaults are the portal's.
+
+    `device_id` None: the registration ID. No `iot_hubs`: any that is linked. `initial_twin` is the portal's document,
+    {"tags": …, "properties": {"desired": …}}.
+    """
+
+    certificate_file: Path
+    secondary_file: Path | None = None
+    device_id: str | None = None
+    iot_edge: bool = False
+    allocation: Allocation = "hashed"
+    iot_hubs: tuple[str, ...] = ()
+    reprovisioning: Reprovisioning = "migrate"
+    initial_twin: dict[str, Any] = field(default_factory=dict)
+    enabled: bool = True
+
 
 @dataclass(frozen=True)
 class Enrollment:
-    """One entry of the Individual Enrollments list. `initial_twin` holds the desired properties."""
+    """One entry of the Individual Enrollments list. `initial_twin` holds the desired properties.
+
+    Two are equal when the same certificates and settings are enrolled, whenever that was done.
+    """
 
     registration_id: str
     thumbprint_sha256: str | None
+    secondary_sha256: str | None
     provisioning_status: str
-    iot_hub: str | None
+    device_id: str | None
+    iot_edge: bool
+    allocation: str
+    iot_hubs: tuple[str, ...]
+    reprovisioning: str
+    tags: dict[str, Any]
     initial_twin: dict[str, Any]
-    etag: str = field(repr=False)
-    created: str
+    etag: str = field(repr=False, compare=False)
+    created: str = field(compare=False)
+
+    @property
+    def iot_hub(self) -> str | None:
+        """The hubs that the entry names, in one text; None: any hub linked to the service."""
+        return ", ".join(self.iot_hubs) or None
 
 
-def save(
-    target: Target,
-    certificate_file: Path,
-    *,
-    iot_hub: str | None = None,
-    initial_twin: dict[str, Any] | None = None,
-) -> Enrollment:
-    """Enroll the device of this certificate; prints what was done.
+def save(target: Target, request: EnrollmentRequest | Path) -> Enrollment:
+    """Enroll the device of this certificate (a path alone: with the portal's defaults); prints what was done.
 
-    The registration ID is the certificate's common name. The same certificate and settings a second time
-    change nothing; others replace the entry, and that is said. `initial_twin` is the portal's document,
-    {"tags": …, "properties": {"desired": …}}.
+    The registration ID is the certificate's common name. The same certificates and settings a second time change
+    nothing; others replace the entry, and that is said.
     """
-    described = certificates.describe(certificate_file)
-    registration_id = _registration_id(described, certificate_file)
-    document = _document(registration_id, described.der, iot_hub, check_twin(initial_twin))
+    asked = EnrollmentRequest(request) if isinstance(request, Path) else request
+    certificate = certificates.describe(asked.certificate_file)
+    secondary = certificates.describe(asked.secondary_file) if asked.secondary_file else None
+    registration_id = _registration_id(certificate, asked.certificate_file)
+    document = _document(registration_id, certificate, secondary, asked)
     existing = get(target, registration_id)
-    if existing and _same(existing, described.thumbprint_sha256, document):
+    wanted = replace(
+        _enrollment(document),
+        thumbprint_sha256=certificate.thumbprint_sha256,
+        secondary_sha256=secondary.thumbprint_sha256 if secondary else None,
+    )
+    if existing == wanted:
         print(f"{registration_id} is already enrolled with this certificate and these settings.")  # noqa: T201
         tutorial.remember(enrollment=registration_id)
         return existing
@@ -119,43 +162,64 @@ def _registration_id(described: certificates.Description, file: Path) -> str:
     return certificates.check_registration_id(described.common_name)
 
 
-def _document(registration_id: str, der: bytes, iot_hub: str | None, twin: dict[str, Any]) -> dict[str, Any]:
-    # The certificate is written anew from its bytes: whatever else is in that file (a key, perhaps) stays
-    # here.
-    primary = {"certificate": ssl.DER_cert_to_PEM_cert(der)}
+def _document(
+    registration_id: str,
+    primary: certificates.Description,
+    secondary: certificates.Description | None,
+    asked: EnrollmentRequest,
+) -> dict[str, Any]:
+    """https://learn.microsoft.com/rest/api/iot-dps/service/individual-enrollment/create-or-update"""
+    slots = {"primary": _slot(primary)} | ({"secondary": _slot(secondary)} if secondary else {})
     document: dict[str, Any] = {
         "registrationId": registration_id,
-        "attestation": {"type": "x509", "x509": {"clientCertificates": {"primary": primary}}},
-        "capabilities": {"iotEdge": False},
-        "initialTwin": twin,
-        "provisioningStatus": "enabled",
+        "attestation": {"type": "x509", "x509": {"clientCertificates": slots}},
+        "capabilities": {"iotEdge": asked.iot_edge},
+        "allocationPolicy": asked.allocation,
+        "reprovisionPolicy": _REPROVISIONING[asked.reprovisioning],
+        "initialTwin": check_twin(asked.initial_twin),
+        "provisioningStatus": "enabled" if asked.enabled else "disabled",
     }
-    return document | ({"iotHubHostName": iot_hub} if iot_hub else {})
+    optional = {"deviceId": asked.device_id, "iotHubs": list(asked.iot_hubs)}
+    return document | {name: value for name, value in optional.items() if value}
 
 
-def _same(existing: Enrollment, thumbprint: str, document: dict[str, Any]) -> bool:
-    return (
-        existing.thumbprint_sha256 == thumbprint
-        and existing.provisioning_status == "enabled"
-        and existing.iot_hub == document.get("iotHubHostName")
-        and existing.initial_twin == document["initialTwin"]["properties"]["desired"]
-    )
+def _slot(certificate: certificates.Description) -> dict[str, str]:
+    # The certificate is written anew from its bytes: whatever else is in that file (a key, perhaps) stays here.
+    return {"certificate": ssl.DER_cert_to_PEM_cert(certificate.der)}
 
 
 def _enrollment(document: Any) -> Enrollment:
     x509 = document.get("attestation", {}).get("x509") or {}
-    primary = (x509.get("clientCertificates") or {}).get("primary") or {}
+    slots = x509.get("clientCertificates") or {}
     twin = document.get("initialTwin") or {}
-    thumbprint = (primary.get("info") or {}).get("sha256Thumbprint")
+    hubs = document.get("iotHubs") or [document.get("iotHubHostName")]
     return Enrollment(
         registration_id=document["registrationId"],
-        thumbprint_sha256=thumbprint.upper() if thumbprint else None,
+        thumbprint_sha256=_thumbprint(slots.get("primary")),
+        secondary_sha256=_thumbprint(slots.get("secondary")),
         provisioning_status=document.get("provisioningStatus", "enabled"),
-        iot_hub=next(iter(document.get("iotHubs") or [document.get("iotHubHostName")])),
+        device_id=document.get("deviceId"),
+        iot_edge=bool((document.get("capabilities") or {}).get("iotEdge")),
+        allocation=document.get("allocationPolicy") or "hashed",
+        iot_hubs=tuple(sorted(hub for hub in hubs if hub)),
+        reprovisioning=_reprovisioning(document.get("reprovisionPolicy")),
+        tags=twin.get("tags") or {},
         initial_twin=(twin.get("properties") or {}).get("desired") or {},
         etag=document.get("etag", "*"),
         created=document.get("createdDateTimeUtc", ""),
     )
+
+
+def _thumbprint(slot: Any) -> str | None:
+    thumbprint = ((slot or {}).get("info") or {}).get("sha256Thumbprint")
+    return str(thumbprint).upper() if thumbprint else None
+
+
+def _reprovisioning(policy: Any) -> Reprovisioning:
+    flags = _REPROVISIONING["migrate"] | (policy or {})
+    if not flags["updateHubAssignment"]:
+        return "never"
+    return "migrate" if flags["migrateDeviceData"] else "reset"
 
 
 @contextmanager

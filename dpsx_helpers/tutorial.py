@@ -110,6 +110,22 @@ def enter(name: str, value: str) -> None:
         remember(**{name: value})
 
 
+def held(name: str) -> tuple[str | None, str | None]:
+    """What this kernel's memory and tutorial.json hold of an input, for `put_back`."""
+    return _entered.get(name), _remembered(name)
+
+
+def put_back(name: str, before: tuple[str | None, str | None]) -> None:
+    """Undo what `enter` did to this input since `held`."""
+    entered, remembered = before
+    if entered is None:
+        _entered.pop(name, None)
+    else:
+        _entered[name] = entered
+    if name in FACTS and _remembered(name) != remembered:
+        remember(**{name: remembered})
+
+
 def _enter_target(value: str) -> None:
     name = _check_target(value, "entered")
     # The other inputs belong to the target that they were entered for; tutorial.json keeps them apart.
@@ -174,6 +190,11 @@ def registration_id() -> str:
         "No registration ID is known yet: enter it in the registration ID form of notebook 02 "
         "(or set DPSX_REGISTRATION_ID) and run this cell again."
     )
+
+
+def device_id() -> str:
+    """The device's name in its hub: what DPS answered, else the registration ID (the enrollment may name another)."""
+    return recall().get("device") or registration_id()
 
 
 def certificate_file() -> Path:
@@ -332,6 +353,16 @@ def _damaged(path: Path, why: str) -> Stop:
 
 def _save(document: dict[str, Any]) -> None:
     path = work_dir() / "tutorial.json"
+    try:
+        _replace(path, document)
+    except OSError as error:
+        raise Stop(
+            f"{path} cannot be written ({error.strerror}): see to it that you may write to that folder and that its "
+            "disk has space, and run this cell again."
+        ) from error
+
+
+def _replace(path: Path, document: dict[str, Any]) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tutorial-", suffix=".json")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -1,12 +1,29 @@
-"""Take the README's pictures from the real thing: `python tests/take_pictures.py`."""
+"""Take the pictures of README and docs from the real thing: `python tests/take_pictures.py`."""
 
 import tempfile
 from pathlib import Path
 
-from browser import ROOT, browser, jupyterlab, open_notebook, run_all, tutorial_copy
+from browser import ROOT, browser, jupyterlab, theme, tutorial_copy
+from learner import Learner
+from playwright.sync_api import Locator, Page
 
 IMAGES = ROOT / "docs" / "images"
-BEFORE = ("00-start-here.ipynb", "02-create-a-device-certificate.ipynb", "03-create-an-individual-enrollment.ipynb")
+NOTEBOOKS = (
+    "00-start-here",
+    "01-prepare-the-environment",
+    "02-create-a-device-certificate",
+    "03-create-an-individual-enrollment",
+    "04-simulate-the-device",
+)
+#: The picture's name: the notebook, and the tag of the cell whose output it shows.
+PICTURES = {
+    "certificate": (NOTEBOOKS[2], "certificate"),
+    "enrollment": (NOTEBOOKS[3], "form"),
+    "conversation": (NOTEBOOKS[4], "conversation"),
+    "messages": (NOTEBOOKS[4], "messages"),
+    "diagnosis": (NOTEBOOKS[4], "break"),
+}
+PAGE, DARK = "simulate", "simulate-dark"  # the whole window at the conversation, in both themes
 
 
 def main() -> None:
@@ -17,19 +34,33 @@ def main() -> None:
         jupyterlab(notebooks, environment) as address,
         browser() as chromium,
     ):
-        page = chromium.new_page(viewport={"width": 1280, "height": 1460})
-        for name in BEFORE:
-            open_notebook(page, address, name)
-            run_all(page)
-            page.get_by_text("✔").last.wait_for(timeout=60_000)
-        open_notebook(page, address, "04-simulate-the-device.ipynb")
-        page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
-        run_all(page)
-        page.get_by_text("are stored there").wait_for(timeout=60_000)
-        look = page.get_by_role("paragraph").filter(has_text="Look at the four lines")
-        look.evaluate("paragraph => paragraph.scrollIntoView()")
-        page.wait_for_timeout(1500)  # until the smooth scrolling and the last outputs have settled
-        page.screenshot(path=IMAGES / "simulate.png")
+        page = chromium.new_page(viewport={"width": 1280, "height": 1200})
+        learner = Learner(page, address, notebooks)
+        for name in NOTEBOOKS:
+            learner.open(name)
+            if name == NOTEBOOKS[0]:
+                page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+            learner.run_on()
+            for picture, (where, tag) in PICTURES.items():
+                if where == name:
+                    _output(learner, tag).screenshot(path=IMAGES / f"{picture}.png", animations="disabled")
+        _window(learner, page, PAGE)
+        theme(page, "JupyterLab Dark")
+        _window(learner, page, DARK)
+
+
+def _output(learner: Learner, tag: str) -> Locator:
+    learner.back_to(tag)
+    output = learner.page.locator(".jp-Cell.jp-mod-active .jp-OutputArea").first
+    output.scroll_into_view_if_needed()
+    learner.page.wait_for_timeout(1000)  # until the smooth scrolling has settled
+    return output
+
+
+def _window(learner: Learner, page: Page, name: str) -> None:
+    _output(learner, "conversation").evaluate("output => output.scrollIntoView({block: 'start'})")
+    page.wait_for_timeout(1000)
+    page.screenshot(path=IMAGES / f"{name}.png", animations="disabled")
 
 
 if __name__ == "__main__":

@@ -1,29 +1,45 @@
+"""What a learner sees of a failure: the sentence, the card, the answer of DPS, and no secret."""
+
 import asyncio
+import html.parser
 import os
-import subprocess
+import re
+import socket
+import struct
 import sys
-from collections.abc import Callable
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from devices import NAME, PASS_PHRASE, credentials, odd_pair, provision, send, set_variables
+import requests
+from devices import NAME, PASS_PHRASE, credentials, odd_pair, provision, register, send, set_variables
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
+from pki import make_device
+from processes import free_host
 
-from dpsx_helpers import certificates, diagnosis, enrollments, registry, targets, tutorial
+from dpsx_helpers import conversation, diagnosis, enrollments, tutorial
 from dpsx_helpers.certificates import Pair
+from dpsx_helpers.diagnosis import Explained
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Stop
 
 pytest_plugins = ["kit"]
 
 
-def explained(action: Callable[[], Any], words: str) -> None:
-    """The action fails inside `explain`, and the learner gets one sentence of these words and no secret."""
-    with pytest.raises(Stop, match=words) as stop, diagnosis.explain():
+def explained(action: Callable[[], Any], words: str) -> Explained:
+    """The action fails inside `explain`, and the learner gets one sentence of these words."""
+    with pytest.raises(Explained, match=words) as stop, diagnosis.explain():
         action()
     assert "\n" not in str(stop.value)
     assert str(stop.value).endswith(".")
-    assert PASS_PHRASE not in str(stop.value).replace(str(tutorial.work_dir()), "").split()
+    assert not re.search("[.!?] +[A-Z]", str(stop.value))
+    return stop.value
 
 
 @pytest.fixture
@@ -34,97 +50,78 @@ def enrolled(emulated: Target, pair: Pair) -> Target:
     return emulated
 
 
-def test_nothing_is_in_the_way_of_success(enrolled: Target) -> None:
+@contextmanager
+def fault(target: Target, kind: str, **options: Any) -> Iterator[None]:
+    assert target.emulator is not None
+    target.emulator.fault(kind, **options)
+    try:
+        yield
+    finally:
+        target.emulator.clear_faults()
+
+
+def change(target: Target, **fields: Any) -> None:
+    with enrollments._client(target) as client:
+        client.enrollment.create_or_update(NAME, {**client.enrollment.get(NAME), **fields}, if_match="*")
+
+
+def test_nothing_is_in_the_way_of_success(enrolled: Target, capsys: pytest.CaptureFixture[str]) -> None:
     with diagnosis.explain():
         assert provision().status == "assigned"
+    assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"PROVISIONING_IDSCOPE": "0ne00000000"}, r'knows no ID scope "0ne00000000" .*CONNACK 3.* Overview page'),
-        ({"DPS_X509_REGISTRATION_ID": "another"}, r'CONNACK 5.* "another" .*CN=Python-device-01'),
-        ({"PROVISIONING_HOST": "https://127.0.0.1/"}, r"not a bare host name.* use 127\.0\.0\.1 instead and run"),
-        ({"PROVISIONING_HOST": "no-such-host.invalid"}, r"no-such-host\.invalid.* could not be looked up"),
-        ({"PROVISIONING_HOST": "127.49.0.1"}, r"Nothing listens at 127\.49\.0\.1.* first cell"),
-        ({"PROVISIONING_HOST": "a..b"}, r"a\.\.b"),
-        ({"DPS_X509_REGISTRATION_ID": " "}, "registration ID is blank: set DPS_X509_REGISTRATION_ID"),
-        ({"X509_PASS_PHRASE": "wrong"}, "does not open with this pass phrase"),
-        ({"X509_CERT_FILE": "/nowhere/device.pem"}, r"/nowhere/device\.pem"),
-        ({"X509_KEY_FILE": "/nowhere/device.key.pem"}, r"/nowhere/device\.key\.pem"),
-        ({"SSL_CERT_FILE": "/nonexistent.pem", "SSL_CERT_DIR": "/nonexistent"}, "does not trust the certificate"),
-    ],
-)
-def test_each_mistake_of_the_variables(
-    enrolled: Target, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str], words: str
-) -> None:
-    for name, value in changed.items():
-        monkeypatch.setenv(name, value)
-    explained(provision, words)
-
-
-def test_a_garbled_certificate(enrolled: Target, pair: Pair) -> None:
-    pair.certificate_file.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-    explained(provision, r"python-device\.pem")
-
-
-def test_a_key_of_another_certificate(enrolled: Target, work: Path, pair: Pair) -> None:
-    odd_pair(work).key_file.replace(pair.key_file)
-    explained(provision, "does not belong to the certificate")
+# --- failures beside the 23 -------------------------------------------------------------------------------------------
 
 
 def test_not_enrolled(enrolled: Target) -> None:
     enrollments.delete(enrolled, NAME)
-    explained(provision, "401: Python-device-01 is not enrolled: enroll it in notebook 03")
+    stop = explained(provision, "401: Python-device-01 is not enrolled: enroll it in notebook 03")
+    assert '"message": "Unauthorized"' in stop.card.text
 
 
-def test_a_certificate_made_anew_after_enrolling(enrolled: Target, work: Path) -> None:
-    certificates.create(NAME, PASS_PHRASE, work, key_type="ec-p256", existing="replace")
-    explained(provision, "401: Python-device-01 is enrolled with another certificate than the one on disk")
-
-
-@pytest.mark.parametrize(("odd", "words"), [({"is_ca": True}, "CA:TRUE"), ({"days": -1}, "expired on")])
-def test_a_certificate_that_no_device_may_show(emulated: Target, work: Path, odd: Any, words: str) -> None:
-    made = odd_pair(work, **odd)
-    enrollments.save(emulated, made.certificate_file)
-    files = {"X509_CERT_FILE": str(made.certificate_file), "X509_KEY_FILE": str(made.key_file)}
-    set_variables(emulated, **files)
-    explained(provision, f"401: the certificate .*{words}")
-
-
-def test_on_azure_a_401_names_the_usual_causes(enrolled: Target) -> None:
+def test_not_enrolled_on_azure_is_only_likely(enrolled: Target) -> None:
     enrollments.delete(enrolled, NAME)
     tutorial.enter("target", "azure")
-    explained(provision, "401: no enrollment matches .* made anew")
+    stop = explained(provision, "401: no enrollment matches the certificate of Python-device-01")
+    assert "What it can be, the likeliest first:\n  1. there is no enrollment Python-device-01" in stop.card.text
+    assert "emulator" not in stop.card.text
 
 
-def test_a_disabled_enrollment(enrolled: Target) -> None:
-    with enrollments._client(enrolled) as client:
-        document = client.enrollment.get(NAME)
-        document["provisioningStatus"] = "disabled"
-        client.enrollment.create_or_update(NAME, document, if_match="*")
-    explained(provision, "is disabled: enable it")
+def test_not_valid_yet(enrolled: Target, tmp_path: Path) -> None:
+    made = make_device(tmp_path, NAME, valid_from=timedelta(days=2))
+    enrollments.save(enrolled, made.certificate_file)
+    os.environ.update(X509_CERT_FILE=str(made.certificate_file), X509_KEY_FILE=str(made.key_file))
+    explained(provision, "is not valid before .* set this machine's clock")
 
 
-def test_no_hub_linked(work: Path, pair: Pair) -> None:
-    command = [sys.executable, "-m", "dpsx_helpers.emulator", "run", "--state-dir", str(work / "emulator")]
-    command += ["--hubs", "0", "--host", "127.0.0.1", "--next-free-host"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        try:
-            assert process.stdout
-            assert process.stdout.readline()
-            target = targets.current()
-            enrollments.save(target, pair.certificate_file)
-            set_variables(target)
-            explained(provision, "could not assign it to a hub: link an IoT hub")
-        finally:
-            process.terminate()
+def test_a_flaw_is_not_blamed_when_dps_says_that_nobody_is_enrolled(enrolled: Target, work: Path) -> None:
+    made = odd_pair(work, is_ca=True)
+    enrollments.delete(enrolled, NAME)
+    os.environ.update(X509_CERT_FILE=str(made.certificate_file), X509_KEY_FILE=str(made.key_file))
+    explained(provision, "is not enrolled")
 
 
-def test_a_device_deleted_from_its_hub(enrolled: Target) -> None:
-    state = provision().registration_state
-    registry.delete(enrolled, NAME)
-    explained(lambda: asyncio.run(send(1, state)), "The hub refused the device .*CONNACK 5.* register")
+def test_the_list_and_the_file_agree_again(enrolled: Target) -> None:
+    """Refused, and mended before anybody looks: the diagnosis does not make up a cause."""
+    enrollments.delete(enrolled, NAME)
+    with pytest.raises(Exception, match="Unexpected failure") as failure:
+        provision()
+    enrollments.save(enrolled, tutorial.certificate_file())
+    assert "agree now: run this cell again" in str(diagnosis.diagnose(failure.value))
+
+
+def test_disabled(enrolled: Target) -> None:
+    change(enrolled, provisioningStatus="disabled")
+    stop = explained(provision, "enrollment of Python-device-01 is disabled: enable it")
+    assert '"status": "disabled"' in stop.card.text
+
+
+def test_nothing_listens(enrolled: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROVISIONING_HOST", host := free_host())
+    explained(provision, rf"Nothing listens at {re.escape(host)}: run the first cell")
+    tutorial.enter("target", "azure")
+    explained(provision, rf"{re.escape(host)} refused the connection: check the host name")
 
 
 def test_a_client_that_was_shut_down(enrolled: Target) -> None:
@@ -140,11 +137,121 @@ def test_a_client_that_was_shut_down(enrolled: Target) -> None:
     explained(lambda: asyncio.run(use_again()), "shut down for good")
 
 
-@pytest.mark.parametrize("mistake", [NameError("x"), KeyError("y"), ValueError("status code 401"), AssertionError()])
-def test_programming_errors_pass_unchanged(mistake: Exception) -> None:
+@contextmanager
+def odd_server(answer: bytes | None) -> Iterator[None]:
+    """A server at PROVISIONING_HOST that says this to whoever connects, or (None) resets the connection."""
+    with socket.create_server((free_host(), 8883)) as server:
+        os.environ["PROVISIONING_HOST"] = server.getsockname()[0]
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(5)
+                if answer is None:  # closing with a linger time of 0 sends a reset
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                else:
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield
+        thread.join(10)
+
+
+def test_a_connection_that_is_reset(enrolled: Target) -> None:
+    with odd_server(None):
+        explained(provision, "connection was lost")
+
+
+def test_something_else_than_dps(enrolled: Target) -> None:
+    with odd_server(b"HTTP/1.1 400 Bad Request\r\n\r\n"):
+        stop = explained(provision, r"TLS handshake with .* failed \(WRONG_VERSION_NUMBER\): check PROVISIONING_HOST")
+    assert "does not trust" not in stop.card.text
+
+
+def test_an_unknown_failure_names_the_classes_of_its_chain(enrolled: Target) -> None:
+    from azure.iot.device.exceptions import ClientError, ServiceError
+
+    def fail() -> None:
+        raise ClientError("Unexpected failure") from ServiceError("something new")
+
+    explained(fail, r"does not know \(ClientError caused by ServiceError\)")
+
+
+def test_a_failure_in_a_task_group(enrolled: Target) -> None:
+    async def both() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(register())
+
+    os.environ["PROVISIONING_IDSCOPE"] = "0ne00000000"
+    explained(lambda: asyncio.run(both()), "knows no ID scope")
+
+
+# --- faults of the emulator -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "times", "title"),
+    [
+        ("connack-3", 1, "Wrong ID scope (mistake 5 of 23)"),
+        ("connack-5", None, "Registration ID and certificate name different devices (mistake 6 of 23)"),
+        ("401-unauthorized", 1, "The device is not enrolled"),
+        ("401-invalid-certificate", 1, "Another certificate is enrolled than the device shows (mistake 9 of 23)"),
+        ("401-ca-not-found", 1, "The chain of a group's device does not reach"),
+        ("disabled", 1, "The enrollment is disabled"),
+        ("failed-400208", 1, "No IoT hub is linked to the provisioning service (mistake 13 of 23)"),
+        ("failed-400207", 1, "The device was not assigned to a hub"),
+        ("409", 1, "Two programs register the same device at once"),
+    ],
+)
+def test_a_fault_is_no_mistake_of_the_learner(enrolled: Target, kind: str, times: int | None, title: str) -> None:
+    with fault(enrolled, kind, times=times):
+        stop = explained(provision, f"played the fault {kind}, so this is no mistake of yours")
+    if not kind.startswith("401"):
+        assert title in stop.card.text.splitlines()[0]
+    assert "target.emulator.clear_faults()" in stop.card.text
+    assert provision().status == "assigned"
+
+
+def test_a_fault_at_the_hub(enrolled: Target) -> None:
+    state = provision().registration_state
+    with fault(enrolled, "hub-connack-3"):
+        stop = explained(lambda: asyncio.run(send(1, state)), "played the fault hub-connack-3")
+    assert "The hub is not available" in stop.card.text
+    assert "CONNACK 3" in stop.card.text
+
+
+def test_a_fault_of_before_is_not_blamed(enrolled: Target) -> None:
+    with fault(enrolled, "connack-5", times=1), pytest.raises(Exception, match="Credentials invalid"):
+        provision()
+    os.environ["PROVISIONING_IDSCOPE"] = "0ne00000000"
+    stop = explained(provision, "knows no ID scope")
+    assert "fault" not in stop.card.text
+
+
+def test_dps_that_says_nothing(enrolled: Target) -> None:
+    """As long as the SDK waits: 30 seconds. On Azure nobody tells of a fault."""
+    with fault(enrolled, "silence"):
+        tutorial.enter("target", "azure")
+        explained(provision, "then said nothing for 30 seconds")
+
+
+# --- what is not explained --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [NameError("x"), KeyError("y"), ValueError("status code 401"), AssertionError(), TimeoutError("mine"), OSError(22)],
+)
+def test_programming_errors_pass_unchanged(work: Path, mistake: Exception) -> None:
     with pytest.raises(type(mistake)) as raised, diagnosis.explain():
         raise mistake
     assert raised.value is mistake
+
+
+def test_a_file_that_the_learner_did_not_find_passes_unchanged(enrolled: Target) -> None:
+    with pytest.raises(FileNotFoundError, match="no-notes"), diagnosis.explain():
+        Path("/nowhere/no-notes.txt").read_text()
 
 
 def test_a_stop_passes_unchanged() -> None:
@@ -154,41 +261,6 @@ def test_a_stop_passes_unchanged() -> None:
     assert raised.value is stop
 
 
-def test_an_unknown_failure_of_the_sdk_names_the_classes_of_its_chain(work: Path) -> None:
-    from azure.iot.device.exceptions import ClientError, ServiceError
-
-    def fail() -> None:
-        raise ClientError("Unexpected failure") from ServiceError("something new")
-
-    explained(fail, "ClientError caused by ServiceError")
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (TimeoutError("timed out"), "DPSX_TRANSPORT=websockets"),
-        (ConnectionResetError(104, "reset"), "connection was lost"),
-        (OSError(101, "Network is unreachable"), "OSError"),
-    ],
-)
-def test_what_the_network_does(work: Path, error: OSError, words: str) -> None:
-    def fail() -> None:
-        raise error
-
-    explained(fail, words)
-
-
-def test_the_pass_phrase_is_missing_altogether(enrolled: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("X509_PASS_PHRASE")
-
-    def fail() -> None:
-        # What OpenSSL raises where it has no terminal to prompt for the pass phrase.
-        raise OSError(22, "Invalid argument")
-
-    explained(fail, "pass phrase is empty")
-    assert "X509_PASS_PHRASE" not in os.environ
-
-
 @pytest.mark.parametrize("name", tutorial.VARIABLES)
 def test_a_variable_that_is_not_set_is_named(name: str) -> None:
     assert (
@@ -196,3 +268,206 @@ def test_a_variable_that_is_not_set_is_named(name: str) -> None:
         == f"{name} is not set: run the cell that sets the variables and run this cell again."
     )
     assert diagnosis.diagnose(KeyError("another")) is None
+
+
+# --- one line after a failure -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def last(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], str]:
+    """What `why()` says after this exception has ended a cell, as Python remembers it."""
+
+    def after(error: BaseException) -> str:
+        monkeypatch.setattr(sys, "last_value", error, raising=False)
+        return diagnosis.why().text
+
+    monkeypatch.setattr(sys, "last_value", None, raising=False)
+    return after
+
+
+def failure_of(action: Callable[[], Any]) -> BaseException:
+    with pytest.raises(Exception) as failure:  # noqa: PT011 - any that comes
+        action()
+    return failure.value
+
+
+def test_why_after_a_failure_without_explain(enrolled: Target, last: Callable[[BaseException], str]) -> None:
+    enrollments.delete(enrolled, NAME)
+    said = last(failure_of(provision))
+    assert said.startswith("✘ The device is not enrolled")
+    assert "It was not recorded" in said
+    assert "with diagnosis.explain():" in said
+
+
+def test_why_minds_a_fault_that_is_on(enrolled: Target, last: Callable[[BaseException], str]) -> None:
+    with fault(enrolled, "connack-3", device=NAME.upper()):
+        assert "Mind: In the emulator the fault connack-3 is switched on" in last(failure_of(provision))
+    with fault(enrolled, "connack-3", device="another"):
+        os.environ["PROVISIONING_IDSCOPE"] = "0ne00000000"
+        assert "Mind" not in last(failure_of(provision))
+
+
+def test_why_repeats_the_card(enrolled: Target, last: Callable[[BaseException], str]) -> None:
+    os.environ["PROVISIONING_IDSCOPE"] = "0ne00000000"
+    stop = explained(provision, "knows no ID scope")
+    assert last(stop) == stop.card.text
+
+
+def test_why_of_other_things(work: Path, last: Callable[[BaseException], str]) -> None:
+    assert diagnosis.why().text == "No cell has failed in this kernel since it was started."
+    assert last(Stop("Enter the ID scope.")) == "Enter the ID scope."
+    caused = Stop("The work folder cannot be made.")
+    caused.__cause__ = PermissionError(13, "Permission denied")
+    assert last(caused) == "The work folder cannot be made."
+    assert "NameError: it came from the code of its cell" in last(NameError("name 'x' is not defined"))
+
+
+def test_why_of_a_service_that_does_not_answer(enrolled: Target, last: Callable[[BaseException], str]) -> None:
+    def ask() -> None:
+        with diagnosis.explain_service("hub"):
+            requests.get(f"https://{free_host()}:8443/", timeout=5)
+
+    stop = failure_of(ask)
+    assert str(stop).startswith("The hub does not answer (ConnectionError): run the first cell")
+    assert isinstance(stop, Stop)
+    assert "ConnectionError" in last(stop)
+
+
+def test_why_of_a_conversation_that_failed(enrolled: Target) -> None:
+    enrollments.delete(enrolled, NAME)
+    with conversation.recording() as talk, pytest.raises(Exception, match="Unexpected failure"):
+        provision()
+    said = diagnosis.why(talk).text
+    assert said.startswith("✘ The device is not enrolled")
+    assert '"errorCode": 401002' in said
+    os.environ["PROVISIONING_IDSCOPE"] = "0ne00000000"
+    with conversation.recording() as talk, pytest.raises(Exception, match="Could not connect"):
+        provision()
+    assert "(mistake 5 of 23)" in diagnosis.why(talk).text
+
+
+def test_why_of_a_conversation_at_the_hub(enrolled: Target) -> None:
+    state = provision().registration_state
+    with (
+        fault(enrolled, "hub-connack-5", times=1),
+        conversation.recording() as talk,
+        pytest.raises(Exception, match="Credentials invalid"),
+    ):
+        asyncio.run(send(1, state))
+    tutorial.enter("target", "azure")
+    assert "(mistake 14 of 23)" in diagnosis.why(talk).text
+
+
+def test_why_of_a_good_conversation(enrolled: Target) -> None:
+    with conversation.recording() as talk:
+        provision(2)
+    assert "Nothing in this conversation is a mistake" in diagnosis.why(talk).text
+
+
+def test_a_diagnosis_changes_nothing(enrolled: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.environ["DPS_X509_REGISTRATION_ID"] = "another"
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    before, files = dict(os.environ), sorted(tutorial.work_dir().iterdir())
+    with conversation.recording() as talk:
+        stop = explained(provision, "CONNACK 5")
+    assert talk.connack == 5  # an explained cell may be recorded too
+    enrollments.delete(enrolled, NAME)
+    os.environ["DPS_X509_REGISTRATION_ID"] = NAME
+    explained(provision, "is not enrolled")
+    os.environ["DPS_X509_REGISTRATION_ID"] = "another"
+    assert dict(os.environ) == before
+    assert sorted(tutorial.work_dir().iterdir()) == files
+    assert "(mistake 6 of 23)" in stop.card.text
+
+
+# --- the card ---------------------------------------------------------------------------------------------------------
+
+
+class _Page(html.parser.HTMLParser):
+    """Tags that are open, links, and what a reader sees."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag != "br":
+            self.open.append(tag)
+        self.links += [value or "" for name, value in attributes if name == "href"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_card_says_the_same_in_html_and_in_plain_text(enrolled: Target) -> None:
+    os.environ["PROVISIONING_IDSCOPE"] = "<b>0ne&amp;"
+    card = explained(provision, "knows no ID scope").card
+    page = _Page(card.html)
+    assert page.open == []
+    assert "<b>" not in card.html
+    assert card.html.startswith('<section aria-label="Diagnosis: Wrong ID scope (mistake 5 of 23)"')
+    for heading in ("What happened", "Why", "What to do now", "Where to read more", "What the SDK raised"):
+        assert f"{heading}:" in card.text
+        assert heading in page.text
+    assert 'scope that the variables name is "<b>0ne&amp;"' in page.text
+    assert page.links == ["https://github.com/Azure/azure-iot-sdk-python/issues/670"]
+    assert not re.search(r"(?<!-)width:\s*\d+px|color:\s*#", card.html)
+    for line in card.text.splitlines():
+        assert line.strip(" 123.").removeprefix("caused by ").split(": ", 1)[-1].rstrip(":") in page.text
+
+
+@pytest.mark.parametrize("pass_phrase", ["correct horse battery", "pä$$ (wörd)\\", "1234"])
+def test_no_pass_phrase_is_shown(
+    enrolled: Target, monkeypatch: pytest.MonkeyPatch, pass_phrase: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even where a learner has typed it into the wrong place."""
+    monkeypatch.setenv("X509_PASS_PHRASE", pass_phrase)
+    monkeypatch.setenv("X509_CERT_FILE", f"/nowhere/{pass_phrase}/device.pem")
+    monkeypatch.setenv("PROVISIONING_HOST", pass_phrase)
+    stop = explained(provision, "There is no certificate file /nowhere/••••/device.pem")
+    everything = str(stop) + stop.card.text + _Page(stop.card.html).text + stop.card.html + capsys.readouterr().out
+    assert not re.search(rf"(?<!\w){re.escape(pass_phrase)}(?!\w)", everything)
+
+
+def test_no_service_key_is_shown(enrolled: Target) -> None:
+    key = str(enrolled.dps_connection_string).partition("SharedAccessKey=")[2]
+
+    def fail() -> None:
+        raise requests.exceptions.InvalidURL(
+            f"HostName=x;SharedAccessKey={key} Authorization: sig={urllib.parse.quote(key)}&skn=x "
+            f"-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----"
+        )
+
+    stop = explained(fail, "InvalidURL")
+    assert "SharedAccessKey=••••" in stop.card.text
+    assert key not in stop.card.text + stop.card.html
+    assert urllib.parse.quote(key) not in stop.card.text + stop.card.html
+
+
+def test_in_a_kernel_the_card_stands_above_one_line(enrolled: Target) -> None:
+    code = """
+    import os
+    from azure.iot.device import X509, ProvisioningDeviceClient
+    from dpsx_helpers import diagnosis
+    os.environ["PROVISIONING_IDSCOPE"] = "0ne00000000"
+    with diagnosis.explain():
+        identity = X509(os.environ["X509_CERT_FILE"], os.environ["X509_KEY_FILE"], os.environ["X509_PASS_PHRASE"])
+        ProvisioningDeviceClient.create_from_x509_certificate(
+            os.environ["PROVISIONING_HOST"], os.environ["DPS_X509_REGISTRATION_ID"], "0ne00000000", identity
+        ).register()
+    """
+    book = new_notebook(cells=[new_code_cell(re.sub("(?m)^    ", "", code)), new_code_cell("diagnosis.why()")])
+    NotebookClient(book, timeout=60, allow_errors=True, kernel_name="python3").execute()
+    shown = [output for output in book.cells[0].outputs if output.output_type != "stream"]
+    assert [output.output_type for output in shown] == ["display_data", "error"]
+    assert shown[0]["data"]["text/plain"].startswith("✘ Wrong ID scope")
+    assert shown[0]["data"]["text/html"].startswith("<section ")
+    assert shown[1]["traceback"] == [shown[1]["evalue"]]
+    assert book.cells[1].outputs[0]["data"] == shown[0]["data"]
+    assert PASS_PHRASE not in str([output for cell in book.cells for output in cell.outputs]).split()

@@ -47,6 +47,11 @@ def every_view(text: str) -> dict[str, View]:
         "passed": display.passed(text, text),
         "ask": display.ask(text, text),
         "block": display.block(text, text),
+        "prose": display.prose(text),
+        "fold": display.fold(text, display.note(text)),
+        "copyable": display.copyable(text, text),
+        "copyable block": display.copyable_block(text, text),
+        "digits": display.digits(text),
     }
 
 
@@ -55,6 +60,8 @@ def test_what_is_shown_is_escaped_and_readable_again(kind: str) -> None:
     view = every_view(NASTY)[kind]
     read = Reading(view)
     assert not {tag for tag, _ in read.tags} & {"script"}
+    scripts = [attributes.get("onclick") or "" for _, attributes in read.tags]
+    assert not any("alert" in script for script in scripts), "a value is data, never part of the script"
     assert any(NASTY in text for texts in read.texts.values() for text in texts)
     assert NASTY in view.text
 
@@ -65,7 +72,7 @@ def test_colours_are_those_of_the_theme(kind: str) -> None:
         for rule in (attributes.get("style") or "").split(";"):
             name, _, value = rule.partition(":")
             if name in ("color", "background"):
-                assert value.startswith("var(--jp-"), rule
+                assert value.startswith("var(--jp-") or value == "transparent", rule
 
 
 def test_a_table_has_a_caption_and_heads_for_columns_and_rows() -> None:
@@ -74,6 +81,50 @@ def test_a_table_has_a_caption_and_heads_for_columns_and_rows() -> None:
     assert read.texts["th"] == ["Device ID", "Status", "one", "two"]
     assert read.scopes() == ["col", "col", "row", "row"]
     assert read.texts["td"] == ["enabled", "disabled"]
+
+
+def test_a_view_in_a_cell_is_shown_as_it_is() -> None:
+    view = display.table("Devices", ["ID", "Thumbprint"], [["one", display.digits("A1B2")]])
+    assert Reading(view).texts["code"] == ["A1B2"]
+    assert view.text.splitlines()[2] == "  one  A1B2"
+
+
+def test_a_table_that_may_have_to_scroll_can_be_reached_with_the_keyboard_and_has_a_name() -> None:
+    def regions(columns: int) -> list[dict[str, str | None]]:
+        view = display.table("Devices & <more>", ["x"] * columns, [["y"] * columns])
+        return [attributes for _, attributes in Reading(view).tags if attributes.get("role") == "region"]
+
+    assert regions(3) == []
+    (region,) = regions(4)
+    assert region["tabindex"] == "0"
+    assert region["aria-label"] == "Devices & <more>"
+
+
+def test_a_copy_button_has_a_name_carries_its_value_as_data_and_says_the_outcome() -> None:
+    for view in (display.copyable("SHA-1 thumbprint", NASTY), display.copyable_block("SHA-1 thumbprint", NASTY)):
+        read = Reading(view)
+        (button,) = [attributes for tag, attributes in read.tags if tag == "button"]
+        assert button["aria-label"] == "Copy SHA-1 thumbprint"
+        assert button["data-value"] == NASTY
+        assert button["type"] == "button"
+        assert [attributes.get("role") for tag, attributes in read.tags if tag == "span"][-1] == "status"
+        assert view.text == NASTY
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds", "milliseconds"),
+    [
+        ("2022-08-27T17:53:19.5143497Z", "2022-08-27 17:53:19", "2022-08-27 17:53:19.514"),
+        ("2022-08-27T17:53:19Z", "2022-08-27 17:53:19", "2022-08-27 17:53:19.000"),
+        ("2022-08-27T17:53:19.5+00:00", "2022-08-27 17:53:19", "2022-08-27 17:53:19.5"),
+        ("2022-08-27T17:53:19+02:00", "2022-08-27T17:53:19+02:00", "2022-08-27T17:53:19+02:00"),
+        ("soon", "soon", "soon"),
+        (None, "None", "None"),
+    ],
+)
+def test_a_time_is_written_for_people_where_it_is_one(given: object, seconds: str, milliseconds: str) -> None:
+    assert display.moment(given) == seconds
+    assert display.moment(given, "milliseconds") == milliseconds
 
 
 def test_a_table_in_plain_text_has_columns_below_each_other() -> None:

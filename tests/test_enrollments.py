@@ -6,6 +6,7 @@ from devices import NAME, PASS_PHRASE, odd_pair
 
 from dpsx_helpers import certificates, enrollments, targets, tutorial
 from dpsx_helpers.certificates import Pair
+from dpsx_helpers.enrollments import EnrollmentRequest
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import NotReadable, Stop
 
@@ -27,13 +28,66 @@ def test_saving_twice_changes_nothing_and_says_so(
     emulated: Target, pair: Pair, capsys: pytest.CaptureFixture[str]
 ) -> None:
     twin: dict[str, Any] = {"tags": {}, "properties": {"desired": {"interval": 5}}}
-    hub = emulated.hubs[0]
-    first = enrollments.save(emulated, pair.certificate_file, iot_hub=hub, initial_twin=twin)
+    request = EnrollmentRequest(pair.certificate_file, iot_hubs=emulated.hubs, initial_twin=twin)
+    first = enrollments.save(emulated, request)
     assert "is enrolled." in capsys.readouterr().out
-    second = enrollments.save(emulated, pair.certificate_file, iot_hub=hub, initial_twin=twin)
+    second = enrollments.save(emulated, request)
     assert "already enrolled" in capsys.readouterr().out
-    assert second == first
-    assert (second.initial_twin, second.iot_hub) == ({"interval": 5}, hub)
+    assert (second, second.etag) == (first, first.etag)
+    assert (second.initial_twin, second.iot_hub) == ({"interval": 5}, emulated.hubs[0])
+
+
+def test_everything_of_the_panel_reaches_the_service(emulated: Target, pair: Pair, tmp_path: Path) -> None:
+    other = odd_pair(tmp_path).certificate_file
+    request = EnrollmentRequest(
+        pair.certificate_file, other, "pump-7", True, "static", emulated.hubs, "reset", {"tags": {"hall": 3}}, False
+    )
+    saved = enrollments.save(emulated, request)
+    with enrollments._client(emulated) as client:
+        document = client.enrollment.get(NAME)
+    assert document["deviceId"] == saved.device_id == "pump-7"
+    assert document["capabilities"] == {"iotEdge": True}
+    assert document["allocationPolicy"] == saved.allocation == "static"
+    assert document["iotHubs"] == list(saved.iot_hubs) == list(emulated.hubs)
+    assert document["reprovisionPolicy"] == {"updateHubAssignment": True, "migrateDeviceData": False}
+    assert document["provisioningStatus"] == saved.provisioning_status == "disabled"
+    assert document["initialTwin"]["tags"] == saved.tags == {"hall": 3}
+    assert saved.secondary_sha256 == certificates.describe(other).thumbprint_sha256
+    assert saved.iot_edge
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"device_id": "pump-7"},
+        {"iot_edge": True},
+        {"allocation": "geoLatency"},
+        {"iot_hubs": ("the hub",)},
+        {"reprovisioning": "reset"},
+        {"reprovisioning": "never"},
+        {"initial_twin": {"tags": {"hall": 3}}},
+        {"enabled": False},
+        {"secondary_file": Path("odd.pem")},
+    ],
+    ids=lambda other: str(*other),
+)
+def test_every_setting_replaces_the_entry_and_stays_when_saved_again(
+    emulated: Target, pair: Pair, work: Path, other: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "iot_hubs" in other:
+        other = {"iot_hubs": emulated.hubs}
+    if "secondary_file" in other:
+        other = {"secondary_file": odd_pair(work).certificate_file}
+    enrollments.save(emulated, pair.certificate_file)
+    capsys.readouterr()
+    changed = enrollments.save(emulated, EnrollmentRequest(pair.certificate_file, **other))
+    assert "other settings; the entry is replaced" in capsys.readouterr().out
+    again = enrollments.save(emulated, EnrollmentRequest(pair.certificate_file, **other))
+    assert "already enrolled" in capsys.readouterr().out
+    assert again.etag == changed.etag
+    back = enrollments.save(emulated, pair.certificate_file)
+    assert "the entry is replaced" in capsys.readouterr().out
+    assert back != changed
 
 
 def test_another_certificate_replaces_the_entry_and_says_so(
@@ -50,7 +104,8 @@ def test_another_certificate_replaces_the_entry_and_says_so(
 
 def test_other_settings_replace_the_entry(emulated: Target, pair: Pair) -> None:
     enrollments.save(emulated, pair.certificate_file)
-    saved = enrollments.save(emulated, pair.certificate_file, initial_twin={"properties": {"desired": {"a": 1}}})
+    twin = {"properties": {"desired": {"a": 1}}}
+    saved = enrollments.save(emulated, EnrollmentRequest(pair.certificate_file, initial_twin=twin))
     assert saved.initial_twin == {"a": 1}
 
 
@@ -64,7 +119,7 @@ def test_delete_says_whether_there_was_one(emulated: Target, pair: Pair) -> None
 def test_a_key_in_the_certificate_file_is_not_sent(emulated: Target, pair: Pair, work: Path) -> None:
     both = work / "both.pem"
     both.write_bytes(pair.key_file.read_bytes() + pair.certificate_file.read_bytes())
-    document = enrollments._document(NAME, certificates.describe(both).der, None, enrollments.check_twin(None))
+    document = enrollments._document(NAME, certificates.describe(both), None, EnrollmentRequest(both))
     assert "PRIVATE KEY" not in str(document)
     assert enrollments.save(emulated, both).registration_id == NAME
 

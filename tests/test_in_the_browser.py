@@ -1,139 +1,216 @@
-"""A learner's way through the notebooks: a real JupyterLab in a real Chromium, with a keyboard."""
+"""A learner's ways through the notebooks in a real JupyterLab in a real Chromium, by mouse and keyboard."""
 
-import json
 import os
+import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
-from browser import browser, chromium, jupyterlab, open_notebook, run_all, save, tutorial_copy
 from devices import NAME, PASS_PHRASE
-from playwright.sync_api import Page, expect
+from learner import Learner
+from playwright.sync_api import expect
 
 from dpsx_helpers import certificates
+from dpsx_helpers.emulator import Emulator
 
+pytest_plugins = ["learner"]
+pytestmark = pytest.mark.browser
 CANARY = "canary-4d0c72be91a6"
-WITHIN = 60_000  # milliseconds, for what a kernel has to do
-_OUTPUTS = (
-    "() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells"
-    ".filter(cell => cell.cell_type === 'code').flatMap(cell => cell.outputs)"
-)
-_TAGGED = (
-    "tag => { const notebook = window.jupyterapp.shell.currentWidget.content;"
-    " notebook.activeCellIndex = notebook.model.toJSON().cells"
-    ".findIndex(cell => (cell.metadata.tags || []).includes(tag)); notebook.activate(); }"
-)
+FIRST, SECOND = "Enter PEM pass phrase", "Verifying - Enter PEM pass phrase"
+TWIN = "Initial device twin state (optional)"
 
 
-def keep_widget_state(folder: Path) -> None:
-    """The setting 'Save Jupyter widget state in notebooks', as the settings editor would leave it."""
-    file = folder / "settings" / "@jupyter-widgets" / "jupyterlab-manager" / "plugin.jupyterlab-settings"
-    file.parent.mkdir(parents=True)
-    file.write_text('{"saveState": true}')
-
-
-def run_down_to(page: Page, tag: str) -> None:
-    """Run the cells above the tagged one, and it."""
-    page.evaluate(_TAGGED, tag)
-    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-above')")
-    page.evaluate(_TAGGED, tag)
-    page.keyboard.press("Shift+Enter")
-
-
-def outputs(page: Page) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = page.evaluate(_OUTPUTS)
-    return found
-
-
-def errors(page: Page) -> list[str]:
-    return [output["evalue"] for output in outputs(page) if output["output_type"] == "error"]
-
-
-def run_to_the_end(page: Page, seen: str) -> None:
-    """Run All; it ends without an error, and this is to be read then."""
-    run_all(page)
-    assert errors(page) == []
-    page.get_by_text(seen).last.wait_for()
-
-
-def saved(page: Page, file: Path) -> dict[str, Any]:
-    """Save the notebook, after looking that nothing in it went wrong; the state of the widgets in the file."""
-    assert errors(page) == []
-    assert "Traceback" not in json.dumps(outputs(page))
-    assert "Traceback" not in page.locator("body").inner_text()
-    save(page)
-    state: dict[str, Any] = json.loads(file.read_text())["metadata"]["widgets"]
-    return dict(state["application/vnd.jupyter.widget-state+json"]["state"])
-
-
-def type_pass_phrase(page: Page, label: str) -> None:
-    """Type it on the keyboard into this field, with Enter; the field empties itself."""
-    field = page.get_by_label(label, exact=True)
-    field.click()
-    page.keyboard.type(CANARY)
-    page.keyboard.press("Enter")
-    expect(field).to_have_value("", timeout=WITHIN)
-
-
-def test_a_learner_goes_from_the_start_to_the_end_and_the_pass_phrase_is_in_no_file(tmp_path: Path) -> None:
-    if chromium() is None:
-        unable = pytest.fail if os.environ.get("CI") else pytest.skip
-        unable("there is no Chromium on this machine: install it, or name it in the variable CHROMIUM")
-    keep_widget_state(tmp_path)
-    with (
-        tutorial_copy(tmp_path) as (notebooks, environment),
-        jupyterlab(notebooks, environment) as address,
-        browser() as launched,
-    ):
-        page = launched.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(WITHIN)
-
-        name = "00-start-here.ipynb"
-        open_notebook(page, address, name)
-        run_down_to(page, "choose-form")
-        for choice in ("my Azure subscription", "the emulator on this machine"):
-            page.get_by_label(choice).check()
-            page.get_by_text(f"From now on every notebook works with {choice}").wait_for()
-        run_to_the_end(page, "the target is the emulator, and it runs at 127.")
-        assert saved(page, notebooks / name)
-
-        name = "02-create-a-device-certificate.ipynb"
-        open_notebook(page, address, name)
-        run_down_to(page, "pass-phrase")
-        type_pass_phrase(page, "Enter PEM pass phrase")
-        page.get_by_text("now type it again in the second field").wait_for()
-        type_pass_phrase(page, "Verifying - Enter PEM pass phrase")
-        page.get_by_text("Both entries agree").wait_for()
-        assert saved(page, notebooks / name)
-        run_to_the_end(page, "the key opens with your pass phrase")
-        assert saved(page, notebooks / name)
-        key_file = notebooks / "work" / certificates.KEY_FILE
-        assert certificates.open_key(key_file, CANARY)
-        with pytest.raises(certificates.CertificateError):
-            certificates.open_key(key_file, PASS_PHRASE)
-
-        name = "03-create-an-individual-enrollment.ipynb"
-        open_notebook(page, address, name)
-        run_to_the_end(page, f"{NAME} is enrolled and enabled")
-        expect(page.get_by_role("rowheader", name=NAME)).to_be_visible()
-        assert saved(page, notebooks / name)
-
-        name = "04-simulate-the-device.ipynb"
-        open_notebook(page, address, name)
-        run_down_to(page, "pass-phrase")
-        type_pass_phrase(page, "Enter PEM pass phrase")
-        page.get_by_text("kept in this kernel's memory only").wait_for()
-        run_to_the_end(page, "10 are stored there")
-        assert saved(page, notebooks / name)
-
-        name = "05-clean-up-resources.ipynb"
-        open_notebook(page, address, name)
-        run_down_to(page, "pass-phrase")
-        type_pass_phrase(page, "Enter PEM pass phrase")
-        page.get_by_text("kept in this kernel's memory only").wait_for()
-        run_to_the_end(page, "the emulator is stopped")
-        assert saved(page, notebooks / name)
-    assert not key_file.exists()
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+def files_with(secret: str, folder: Path) -> list[Path]:
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     assert len(files) > 10
-    assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
+    return [path for path in files if secret.encode() in path.read_bytes()]
+
+
+def type_once(learner: Learner) -> None:
+    """The pass phrase, into the form that asks for it once."""
+    learner.run("pass-phrase")
+    learner.type_secret(FIRST, CANARY)
+    learner.reads("kept in this kernel's memory only")
+    learner.return_to_cells()
+
+
+def make_certificate(learner: Learner) -> None:
+    """Notebook 02 with the test values, step by step."""
+    learner.open("02-create-a-device-certificate")
+    learner.run_on()
+    learner.reads("the key opens with your pass phrase")
+
+
+def enroll(learner: Learner) -> None:
+    """Notebook 03, step by step."""
+    learner.open("03-create-an-individual-enrollment")
+    learner.run_on()
+    learner.reads(f"{NAME} is enrolled and enabled")
+
+
+def kill_emulator(learner: Learner) -> None:
+    pid = Emulator.attach(learner.notebooks / "work" / "emulator").overview.pid
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_from_the_start_to_the_end_and_the_pass_phrase_is_in_no_file(learner: Learner, tmp_path: Path) -> None:
+    learner.open(name := "00-start-here")
+    learner.run("choose-form")
+    for choice in ("my Azure subscription", "the emulator on this machine"):
+        learner.choose(choice)
+        learner.reads(f"From now on every notebook works with {choice}")
+    learner.return_to_cells()
+    learner.run_on()
+    learner.reads("the target is the emulator, and it runs at 127.")
+    assert learner.save(name)
+
+    learner.open(name := "01-prepare-the-environment")
+    learner.run_on()
+    learner.reads("answers on port 8883")
+
+    learner.open(name := "02-create-a-device-certificate")
+    learner.run("pass-phrase")
+    learner.field(FIRST).click()
+    learner.page.keyboard.type(CANARY[:6])
+    learner.save(name)  # half typed: nothing of it has left the field
+    assert files_with(CANARY[:6], tmp_path) == []
+    learner.field(FIRST).fill("")
+    learner.type_secret(FIRST, CANARY)
+    learner.page.keyboard.press("Tab")  # the keyboard alone leads on to the second field
+    expect(learner.field(SECOND)).to_be_focused()
+    learner.type_secret(SECOND, CANARY)
+    learner.reads("Both entries agree")
+    learner.return_to_cells()
+    assert learner.save(name)
+    learner.run_on()
+    learner.reads("the key opens with your pass phrase")
+    assert learner.save(name)
+    key_file = learner.notebooks / "work" / certificates.KEY_FILE
+    assert certificates.open_key(key_file, CANARY)
+    with pytest.raises(certificates.CertificateError):
+        certificates.open_key(key_file, PASS_PHRASE)
+
+    learner.open(name := "03-create-an-individual-enrollment")
+    learner.run("form")
+    learner.type(TWIN, '{"properties": {"desired": {"telemetryInterval": 9}}}', key="Tab")
+    learner.return_to_cells()
+    learner.run_on()
+    learner.reads(f"{NAME} is enrolled and enabled")
+    assert learner.save(name)
+
+    learner.open(name := "04-simulate-the-device")
+    type_once(learner)
+    learner.run("run")
+    learner.reads("done sending message #10")
+    learner.run_on()
+    learner.reads("10 are stored there")
+    learner.reads('"telemetryInterval": 9')
+    assert learner.save(name)
+
+    learner.open(name := "05-clean-up-resources")
+    type_once(learner)
+    learner.run_on()
+    learner.reads("the emulator is stopped")
+    assert learner.save(name)
+    assert not key_file.exists()
+    assert files_with(CANARY, tmp_path) == []
+
+
+def test_wrong_input_is_told_beside_its_field_and_taken_nowhere(learner: Learner) -> None:
+    page = learner.page
+    learner.open("02-create-a-device-certificate")
+    learner.run("pass-phrase")
+    learner.type_secret(FIRST, "one")
+    learner.type_secret(SECOND, "another")
+    learner.reads("The two pass phrases differ")
+    learner.return_to_cells()
+    learner.run("name")
+    learner.field("Registration ID").click()
+    page.keyboard.press("End")
+    page.keyboard.type("/")  # as it is typed, before any Enter
+    learner.reads("✘")
+    page.keyboard.press("Backspace")
+    learner.return_to_cells()
+    learner.run_on()
+    learner.reads(f"certificate and registration ID agree: {NAME}")
+    learner.back_to("own-files")
+    learner.step()
+    learner.field("Certificate file").select_option(label="another file, by its path …")
+    learner.type("Path of the certificate", "/nowhere/device.pem")
+    learner.reads("There is no certificate file /nowhere/device.pem")
+
+    learner.open("03-create-an-individual-enrollment")
+    learner.run("form")
+    learner.type(TWIN, "{", key="Tab")
+    learner.reads("is not JSON")
+    learner.return_to_cells()
+    learner.run("save")
+    assert ["is not JSON" in stop for stop in learner.stops()] == [True]
+    learner.type(TWIN, "{}", key="Tab")
+    learner.return_to_cells()
+    learner.back_to("save")
+    learner.run_on()
+    assert learner.stops() == []
+
+    learner.open("04-simulate-the-device")
+    learner.run("connection")
+    learner.type("ID Scope", "0ne-1")
+    learner.reads("letters and digits")
+    learner.type("Global device endpoint", "https://global.azure-devices-provisioning.net/")
+    learner.reads("use global.azure-devices-provisioning.net")
+    learner.return_to_cells()
+    learner.run("pass-phrase")
+    learner.type_secret(FIRST, "wrong")
+    learner.reads("does not open")
+    learner.return_to_cells()
+    learner.run_on()
+    assert learner.stops() == []
+    learner.reads("10 are stored there")
+
+
+def test_a_kernel_that_is_restarted_in_the_middle_and_a_page_that_is_loaded_again(learner: Learner) -> None:
+    make_certificate(learner)
+    enroll(learner)
+    learner.open("04-simulate-the-device")
+    learner.run("before")
+    learner.save_page()
+    learner.open("04-simulate-the-device")  # the same page, loaded again: its kernel lives, and so do the forms
+    expect(learner.field("ID Scope")).to_be_editable()
+    learner.restart_kernel()
+    learner.reads("belongs to a kernel that has ended")
+    expect(learner.field("ID Scope")).to_be_hidden()
+    learner.back_to("map")
+    learner.run_on()
+    assert learner.stops() == []
+    learner.reads("10 are stored there")
+
+
+def test_two_notebooks_are_open_at_once(learner: Learner) -> None:
+    make_certificate(learner)
+    learner.open("04-simulate-the-device")
+    learner.run("before")
+    other = learner.in_another_window()
+    enroll(other)
+    learner.page.bring_to_front()
+    learner.run_on()
+    assert learner.stops() == []
+    learner.reads("10 are stored there")
+    other.page.bring_to_front()
+    other.back_to("devices")
+    other.step()
+    other.reads(NAME)
+
+
+def test_an_emulator_that_dies_is_told_and_comes_back(learner: Learner) -> None:
+    make_certificate(learner)
+    enroll(learner)
+    learner.open("04-simulate-the-device")
+    learner.run("before")
+    kill_emulator(learner)
+    learner.run("run")
+    (stop,) = learner.stops()
+    assert "emulator" in stop
+    assert "run the first cell" in stop
+    learner.back_to("map")
+    learner.run_on()
+    assert learner.stops() == []
+    learner.reads("10 are stored there")

@@ -306,7 +306,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], dict[str, str], dict[int, str]
         {},
         {
             2: r"^python-device\.pem is missing in .*: bring it back, or choose existing='replace'",
-            3: r"^There is no file .*python-device\.pem: enter the path of an existing file",
+            3: r"^There is no certificate file .*python-device\.pem: check its path, or make the pair",
             4: r"^There is no certificate file .*python-device\.pem: check its path, or make the pair in notebook 02",
         },
     ),

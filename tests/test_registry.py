@@ -14,7 +14,8 @@ pytest_plugins = ["kit"]
 def test_a_provisioned_device_is_found_and_deleted(emulated: Target, pair: Pair) -> None:
     assert registry.get(emulated, NAME) is None
     assert registry.list_all(emulated) == []
-    enrollments.save(emulated, pair.certificate_file, initial_twin={"properties": {"desired": {"interval": 5}}})
+    twin = {"properties": {"desired": {"interval": 5}}}
+    enrollments.save(emulated, enrollments.EnrollmentRequest(pair.certificate_file, initial_twin=twin))
     set_variables(emulated)
     state = provision().registration_state
     tutorial.remember(device=state.device_id, hub=state.assigned_hub)

@@ -1,8 +1,10 @@
 import os
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from azure.iot.device import RegistrationResult
 from devices import NAME, provision, set_variables
 
 from dpsx_helpers import certificates, display, enrollments, targets, tutorial, views
@@ -150,7 +152,8 @@ def test_what_the_service_knows_before_and_after_provisioning(emulated: Target, 
     assert "nothing here yet" in views.devices(emulated).text
     assert "no device" in views.desired(emulated, NAME).text
     assert "nothing here yet" in views.messages(emulated, NAME).text
-    enrollments.save(emulated, pair.certificate_file, initial_twin={"properties": {"desired": {"interval": 5}}})
+    twin = {"properties": {"desired": {"interval": 5}}}
+    enrollments.save(emulated, enrollments.EnrollmentRequest(pair.certificate_file, initial_twin=twin))
     set_variables(emulated)
     result = provision(3)
     shown = {
@@ -173,6 +176,25 @@ def test_what_the_service_knows_before_and_after_provisioning(emulated: Target, 
     assert "GET /devices" not in shown["log"].text
     assert "GET /devices" in views.log(emulated, service=True).text
     assert "last 2 of 3" in views.messages(emulated, NAME, last=2).text
+
+
+def test_a_registration_that_led_to_no_hub_says_so_first() -> None:
+    view = views.registration(RegistrationResult("4.0123456789abcdef.guid", "failed", None))
+    accessible(view)
+    assert view.text.startswith("✘ failed: DPS answered, but assigned no hub")
+    assert "4.0123456789abcdef.guid" in view.text
+
+
+def test_each_field_of_the_registration_has_a_sentence_and_times_are_for_people(emulated: Target, pair: Pair) -> None:
+    enrollments.save(emulated, pair.certificate_file)
+    set_variables(emulated)
+    view = views.registration(provision())
+    rows = view.text.splitlines()[4:]
+    assert len(rows) == 9
+    assert all(row.endswith(".") for row in rows)
+    assert view.text.startswith(f"✔ assigned: {NAME} belongs to the hub {emulated.hubs[0]}")
+    times = [row for row in rows if row.split()[0].endswith("_date_time")]
+    assert all(re.search(r" \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  ", row) for row in times)
 
 
 def test_on_azure_views_ask_instead_of_failing(work: Path) -> None:

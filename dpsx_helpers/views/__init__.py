@@ -2,19 +2,41 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import stat
 import sys
 from pathlib import Path
-from typing import Any
 
 from dpsx_helpers import certificates, registry, targets, tutorial
 from dpsx_helpers import enrollments as enrolled
 from dpsx_helpers import machine as this_machine
-from dpsx_helpers.display import View, ask, block, note, table
+from dpsx_helpers.display import BLUE, INK, LINE, View, ask, block, digits, moment, note, table
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import NotReadable
+from dpsx_helpers.views.certificate_view import certificate
+from dpsx_helpers.views.environment_view import environment
+from dpsx_helpers.views.registration_view import registration
+from dpsx_helpers.views.telemetry_view import Talk, arriving, messages
+
+__all__ = [
+    "STEPS",
+    "arriving",
+    "certificate",
+    "conversation",
+    "desired",
+    "devices",
+    "enrollments",
+    "environment",
+    "files",
+    "log",
+    "machine",
+    "messages",
+    "overview",
+    "ports",
+    "registration",
+    "tutorial_map",
+    "versions",
+]
 
 STEPS = (
     ("00-start-here", "Start here"),
@@ -25,6 +47,12 @@ STEPS = (
     ("05-clean-up-resources", "Clean up resources"),
 )
 
+_MAP = (
+    "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(8.5em,100%),1fr));gap:0.4em 0.6em;list-style:none;"
+    f"margin:0.3em 0;padding:0;color:{INK}"
+)
+_STEP = "margin:0;padding:0.35em 0.2em"
+
 
 def tutorial_map(step: int) -> View:
     """The six notebooks in order, with this one marked (`step` 0 to 5)."""
@@ -32,11 +60,11 @@ def tutorial_map(step: int) -> View:
     for number, (name, title) in enumerate(STEPS):
         here = number == step
         label = f"{number:02} {title}"
-        mark = ' aria-current="step"' if here else ""
-        inner = f"<strong>▶ {label} (you are here)</strong>" if here else f'<a href="{name}.ipynb">{label}</a>'
-        items.append(f"<li{mark}>{inner}</li>")
+        inner = f"<strong>▶ {label}</strong> (you are here)" if here else f'<a href="{name}.ipynb">{label}</a>'
+        mark, edge = (' aria-current="step"', BLUE) if here else ("", LINE)
+        items.append(f'<li{mark} style="{_STEP};border-top:3px solid {edge}">{inner}</li>')
         lines.append(f"▶ {label} (you are here)" if here else f"  {label}")
-    steps = f'<ol style="list-style:none;padding-left:0.5em">{"".join(items)}</ol>'
+    steps = f'<ol style="{_MAP}">{"".join(items)}</ol>'
     html = f'<nav aria-label="Map of the tutorial">{steps}</nav>'
     return View(html, "\n".join(lines))
 
@@ -97,33 +125,6 @@ def _answers(host: str, port: int) -> str:
     return f"- {fault}" if fault else "✔ answers"
 
 
-def certificate(source: Path | bytes) -> View:
-    """A certificate field by field, with its subject picked out."""
-    seen = certificates.describe(source)
-    rows = [
-        ("Version", str(seen.version)),
-        ("Serial number", seen.serial_number),
-        ("Signature algorithm", f"{seen.signature_algorithm} ({seen.signature_algorithm_oid})"),
-        ("Issuer", seen.issuer),
-        ("Valid from", f"{seen.not_before:%Y-%m-%d %H:%M:%S} UTC"),
-        ("Valid until", f"{seen.not_after:%Y-%m-%d %H:%M:%S} UTC ({_days(seen.days_left)})"),
-        ("Subject", f"===> {seen.subject} <==="),
-        ("Public key", _key(seen)),
-        *((e.name, e.text + (" (critical)" if e.critical else "")) for e in seen.extensions),
-        ("SHA-1 thumbprint", seen.thumbprint_sha1),
-        ("SHA-256 thumbprint", seen.thumbprint_sha256),
-    ]
-    return View(table("X.509 certificate", ("Field", "Value"), rows).html, seen.as_text())
-
-
-def _key(seen: certificates.Description) -> str:
-    return seen.key_type if str(seen.key_bits) in seen.key_type else f"{seen.key_type}, {seen.key_bits} bits"
-
-
-def _days(left: int) -> str:
-    return f"{left} days left" if left >= 0 else f"expired {-left} days ago"
-
-
 def files(pair: certificates.Pair | Path | None = None) -> View:
     """Certificate and key file: whether they are there, their first line, permissions, and which of them is
     secret.
@@ -169,8 +170,8 @@ def enrollments(target: Target) -> View:
             e.registration_id,
             e.provisioning_status,
             e.iot_hub or "any linked hub",
-            e.thumbprint_sha256 or "",
-            e.created,
+            _thumbprint(e.thumbprint_sha256),
+            moment(e.created),
         )
         for e in entries
     ]
@@ -183,27 +184,23 @@ def devices(target: Target) -> View:
         found = registry.list_all(target)
     except NotReadable as where:
         return ask(f"{where} Is {_registration_id()} in the list, with STATUS enabled?")
-    rows = [(d.device_id, d.status, d.connection_state, d.primary_thumbprint or "") for d in found]
+    rows = [(d.device_id, d.status, d.connection_state, _thumbprint(d.primary_thumbprint)) for d in found]
     return table("IoT devices", ("DEVICE ID", "STATUS", "CONNECTION", "SHA-256 THUMBPRINT"), rows)
 
 
-def messages(target: Target, device_id: str, last: int = 20) -> View:
-    """The newest messages that the hub has stored from this device."""
-    try:
-        stored = target.messages(device_id)
-    except NotReadable as where:
-        return ask(f"{where} Do your messages appear?")
-    rows = [(m["enqueuedTimeUtc"], str(m["body"]), _properties(m)) for m in stored[-last:]]
-    shown = f"the last {last} of {len(stored)}" if len(stored) > last else str(len(stored))
-    return table(f"Messages from {device_id} ({shown})", ("Enqueued (UTC)", "Body", "Properties"), rows)
+def _thumbprint(thumbprint: str | None) -> str | View:
+    """All 64 digits, in two lines of 32 where there is room: a list must not become wider than the page."""
+    return digits(thumbprint, across=32) if thumbprint else "none"
 
 
-def _properties(message: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in message.get("properties", {}).items())
+def conversation(talk: Talk) -> View:
+    """What was said between device, DPS and hub: `with conversation.recording() as talk:` around the SDK calls."""
+    return talk.view()
 
 
-def desired(target: Target, device_id: str) -> View:
-    """The desired properties of the device's twin, as the hub stores them."""
+def desired(target: Target, device_id: str | None = None) -> View:
+    """The desired properties of the device's twin (the tutorial's device when None), as the hub stores them."""
+    device_id = device_id or tutorial.device_id()
     caption = f"Desired properties of {device_id}"
     try:
         device = registry.get(target, device_id)
@@ -214,43 +211,6 @@ def desired(target: Target, device_id: str) -> View:
     if device is None:
         return note(f"{caption}: the hub has no device of this name.")
     return block(caption, json.dumps(device.desired, indent=2))
-
-
-def environment() -> View:
-    """The six variables that the device code reads (and the second name of the pass phrase) as they are set
-    in this kernel.
-    """
-    rows = [
-        (name, tutorial.masked(name, os.environ[name]) if name in os.environ else "not set", _before(name))
-        for name in tutorial.VARIABLES
-    ]
-    return table("Environment variables of this kernel", ("Variable", "Value", "Before this notebook"), rows)
-
-
-def _before(name: str) -> str:
-    before = tutorial.exported_before.get(name)
-    if before is None:
-        return "not set"
-    if before == tutorial.MASK or before == os.environ.get(name):
-        return "was set already; this kernel uses the value shown" if before == tutorial.MASK else "the same"
-    return f"{before} (overwritten in this kernel, your shell keeps it)"
-
-
-def registration(result: Any) -> View:
-    """Every field of the SDK's RegistrationResult, with what it means."""
-    state = result.registration_state
-    rows = [
-        ("status", str(result.status), "what became of the request"),
-        ("device_id", str(state.device_id), "the device's name in the hub"),
-        ("assigned_hub", str(state.assigned_hub), "the hub to talk to from now on"),
-        ("sub_status", str(state.sub_status), "how the hub was chosen"),
-        ("created_date_time", str(state.created_date_time), "when DPS first registered this device"),
-        ("last_update_date_time", str(state.last_update_date_time), "when this record last changed"),
-        ("etag", str(state.etag), "the version of this record"),
-        ("response_payload", str(state.response_payload), "data from a custom allocation; null without one"),
-        ("operation_id", str(result.operation_id), "the request that the SDK asked about while waiting"),
-    ]
-    return table("The complete registration result", ("Field", "Value", "Meaning"), rows)
 
 
 def log(target: Target, last: int = 20, service: bool = False) -> View:
