@@ -69,6 +69,7 @@ def table(
         html = (
             f'<div role="region" tabindex="0" aria-label="{name}" style="overflow-x:auto;max-width:100%">{html}</div>'
         )
+    html = f'<div style="container-type:inline-size">{html}</div>'  # so that 100cqw is the width that there is
     texts = [[cell.text if isinstance(cell, View) else cell for cell in row] for row in rows]
     return View(html, f"{caption}\n{_columns([headers, *texts])}")
 
@@ -91,7 +92,7 @@ def _cell_style(cell: str | View, columns: int) -> str:
     longest = max((len(word) for word in text.split()), default=0)
     room = longest if longest <= _WORD else _PART
     least = _LEAST if columns >= _WIDE else 0
-    share = f"max({least}ch,calc((100vw - 14em) / {columns} - 1.4em))"
+    share = f"max({least}ch,calc(100cqw / {columns} - 1.4em))"
     return f"{_CELL};overflow-wrap:anywhere;min-width:min({1.15 * room:.0f}ch,{share})"
 
 

@@ -17,6 +17,7 @@ from processes import wait_for
 from dpsx_helpers.emulator import Emulator, EmulatorError
 
 ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.ipynb"))
 # Chromium's own services stay off: the tests send traffic to this machine only.
 _ARGUMENTS = (
     "--disable-background-networking",
@@ -147,7 +148,7 @@ def axe(page: Page, selector: str = ".jp-OutputArea") -> list[str]:
     """
     style = page.add_style_tag(content=_VISIBLE)
     try:
-        with _all_in_view(page):
+        with all_in_view(page):
             found = Axe().run(page, selector).response["violations"]
     finally:
         style.evaluate("style => style.remove()")
@@ -155,7 +156,7 @@ def axe(page: Page, selector: str = ".jp-OutputArea") -> list[str]:
 
 
 @contextmanager
-def _all_in_view(page: Page) -> Iterator[None]:
+def all_in_view(page: Page) -> Iterator[None]:
     """A window so high that the whole notebook is seen at once: axe skips the contrast of what is scrolled away."""
     seen = page.viewport_size
     assert seen is not None

@@ -13,6 +13,7 @@ from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from take_pictures import DARK, PAGE, PICTURES
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ("requirements.txt", "requirements-dev.txt", "binder/requirements.txt")
@@ -188,3 +189,14 @@ def test_a_notebook_is_valid(notebook: Path) -> None:
     document = nbformat.read(notebook, as_version=4)
     nbformat.validate(document)
     assert (document.metadata.kernelspec.name, document.nbformat_minor) == ("python3", 5)
+
+
+def test_every_picture_is_put_in_words_and_taken_by_the_script() -> None:
+    shown: dict[str, str] = {}
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for words, link in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text()):
+            file = (page.parent / link).resolve()
+            assert file.is_file(), f"{page.name}: {link}"
+            shown[file.stem] = words
+    assert all(len(words.split()) > 10 for words in shown.values())
+    assert set(shown) == {*PICTURES, PAGE, DARK} == {path.stem for path in (ROOT / "docs" / "images").iterdir()}
