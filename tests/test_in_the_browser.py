@@ -222,7 +222,8 @@ _TOO_WIDE = """() => {
 const right = element => element.getBoundingClientRect().right;
 return Array.from(document.querySelectorAll('.jp-OutputArea-output *, .jp-MarkdownOutput *'))
     .filter(element => element.getClientRects().length)
-    .filter(element => !element.closest('svg *, .jp-RenderedText, pre, details:not([open]) *, .jp-OutputArea-output [role=region]'))
+    .filter(element => !element.closest('svg *, .jp-RenderedText, pre, details:not([open]) *'))
+    .filter(element => !element.closest('.jp-OutputArea-output [role=region]'))
     .filter(element => right(element) > right(element.closest('.jp-NotebookPanel')) + 1)
     .map(element => element.outerHTML.slice(0, 120));
 }"""

@@ -81,7 +81,9 @@ _LOOK = """
 .dpsx-form textarea:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: 1px; }
 .dpsx-form .dpsx-row { flex-flow: row wrap; gap: 0.5rem; width: 100%; align-items: center; }
 .dpsx-form .dpsx-ticks { gap: 0.2rem; width: 100%; }
-.dpsx-form .dpsx-list { container-type: inline-size; width: 100%; gap: 0; border-top: 1px solid var(--jp-border-color2, #e0e0e0); }
+.dpsx-form .dpsx-list {
+  container-type: inline-size; width: 100%; gap: 0; border-top: 1px solid var(--jp-border-color2, #e0e0e0);
+}
 .dpsx-form .dpsx-list > * {
   display: grid; grid-template-columns: minmax(8em, 3fr) minmax(5em, 1fr) minmax(8em, 1.6fr) minmax(8em, 5fr);
   width: 100%; gap: 0 0.8rem; align-items: baseline; margin: 0; padding: 0.3rem 0;
