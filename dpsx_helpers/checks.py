@@ -125,8 +125,8 @@ def enrollment() -> View:
         )
     if entry.provisioning_status != "enabled":
         raise Stop(
-            f"The enrollment of {name} is {entry.provisioning_status}: save it again in notebook 03, then "
-            "run this check."
+            f"The enrollment of {name} is {entry.provisioning_status}: choose Enable in the form of notebook 03, save, "
+            "then run this check."
         )
     return passed(
         f"{name} is enrolled and enabled",
@@ -147,7 +147,14 @@ def before_connecting() -> View:
                 f"{name} is not set in this kernel: run the cell of notebook 04 that sets the variables, "
                 "then this check."
             )
-    host = targets.check_host(values["PROVISIONING_HOST"], "in PROVISIONING_HOST")
+    host = values["PROVISIONING_HOST"]
+    target = _running()
+    if target.is_emulator and host != target.host:
+        raise Stop(
+            f'PROVISIONING_HOST is "{host}", but the emulator is at {target.host}: run the cell of notebook 04 that '
+            "sets the variables, then this check."
+        )
+    targets.check_host(host, "in PROVISIONING_HOST")
     scope = targets.check_id_scope(values["PROVISIONING_IDSCOPE"], "in PROVISIONING_IDSCOPE")
     _pass_phrases_agree(values)
     seen = certificates.check_pair(Path(values["X509_CERT_FILE"]), Path(values["X509_KEY_FILE"]), values["PASS_PHRASE"])
@@ -252,7 +259,7 @@ def clean_up(kept: bool) -> View:
             f"This tutorial made a record of {left[0]} that was not deleted: run the cells of notebook 05 "
             "from the top, then this check."
         )
-    return passed("the enrollment and the device are gone", "the key files are gone", _emulator_gone(target))
+    return passed(f"the enrollment and the device {name} are gone", "the key files are gone", _emulator_gone(target))
 
 
 def _files_gone() -> None:

@@ -113,13 +113,13 @@ def test_the_list_and_the_file_agree_again(enrolled: Target) -> None:
 
 def test_disabled(enrolled: Target) -> None:
     change(enrolled, provisioningStatus="disabled")
-    stop = explained(provision, "enrollment of Python-device-01 is disabled: enable it")
+    stop = explained(provision, "enrollment of Python-device-01 is disabled: choose Enable in the form")
     assert '"status": "disabled"' in stop.card.text
 
 
 def test_nothing_listens(enrolled: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROVISIONING_HOST", host := free_host())
-    explained(provision, rf"Nothing listens at {re.escape(host)}: run the first cell")
+    explained(provision, rf"Nothing listens at {re.escape(host)}; the emulator is at .*: run the cell that sets")
     tutorial.enter("target", "azure")
     explained(provision, rf"{re.escape(host)} refused the connection: check the host name")
 

@@ -299,7 +299,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], dict[str, str], dict[int, str]
     "a wrong pass phrase": (
         nothing,
         {"DPSX_PASS_PHRASE": "5678"},
-        dict.fromkeys((2, 4), r"does not open with the pass phrase known here .*: enter the one it was made with"),
+        {
+            2: r"does not open with this pass phrase",
+            4: r"does not open with the pass phrase known here .*: enter the one it was made with",
+        },
     ),
     "no certificate file": (
         lose_certificate,

@@ -365,13 +365,14 @@ def _cause(trace: str) -> str:
 
 
 @contextmanager
-def recording() -> Iterator[Conversation]:
+def recording(*, quiet: bool = False) -> Iterator[Conversation]:
     """What device and services say to each other while the block runs.
 
-    Works for all clients of the SDK, and does not change what handlers and levels of your own show of its log.
+    Works for all clients of the SDK, and does not change what handlers and levels of your own show of its log. `quiet`:
+    what the SDK complains of without such a handler, tracebacks among it, is not printed.
     """
     talk = Conversation()
-    with sdk_log.listening(talk.hear):
+    with sdk_log.listening(talk.hear, quiet=quiet):
         yield talk
 
 

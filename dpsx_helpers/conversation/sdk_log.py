@@ -24,16 +24,19 @@ class _Tap(logging.Filter):
         super().__init__()
         self._lock = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
+        self._quiet = 0
         self._before: dict[logging.Logger, _Settings] = {}
 
-    def add(self, listener: Listener) -> None:
+    def add(self, listener: Listener, quiet: bool) -> None:
         with self._lock:
+            self._quiet += quiet
             if not self._listeners:
                 self._open()
             self._listeners = (*self._listeners, listener)
 
-    def remove(self, listener: Listener) -> None:
+    def remove(self, listener: Listener, quiet: bool) -> None:
         with self._lock:
+            self._quiet -= quiet
             self._listeners = tuple(one for one in self._listeners if one != listener)
             if not self._listeners:
                 self._close()
@@ -41,6 +44,8 @@ class _Tap(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         for listener in self._listeners:
             listener(record)
+        if self._quiet and not logging.getLogger(record.name).hasHandlers():
+            return False
         return self._passed_before(record)
 
     def _open(self) -> None:
@@ -93,14 +98,15 @@ _TAP = _Tap()
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Hand each record of the SDK's loggers, from DEBUG up, to `listener` while the block runs.
+def listening(listener: Listener, *, quiet: bool = False) -> Iterator[None]:
+    """Hand each record of the SDK's loggers, from DEBUG up, to `listener` while the block runs. `quiet`: what no
+    handler was set up for, and Python would print as a last resort (tracebacks among it), is not printed.
 
     `listener` is called in the SDK's threads and must neither raise nor log. After `logging.disable` there is nothing
     to hear.
     """
-    _TAP.add(listener)
+    _TAP.add(listener, quiet)
     try:
         yield
     finally:
-        _TAP.remove(listener)
+        _TAP.remove(listener, quiet)

@@ -199,7 +199,7 @@ def _in_words(step: _Step) -> str:
     event, count = step.first, len(step.events)
     if count == 1:
         return f"After {event.seconds:.1f} s: {event.in_words()}"
-    mixed = ", overlapping with their confirmations" if step.overlapping else ""
+    mixed = ", overlapping with the other direction" if step.overlapping else ""
     what = "PUBACK" if event.kind == "PUBACK" else _what(event)
     who = "the device sends" if event.sent else f"{'DPS' if event.party == DPS else 'the IoT hub'} sends"
     sizes = sorted({one.size for one in step.events if one.size is not None})

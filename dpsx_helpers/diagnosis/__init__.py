@@ -39,9 +39,9 @@ class Explained(Stop):
 @contextmanager
 def explain() -> Iterator[None]:
     """Around SDK calls: a failure of connection, certificate or service is shown as a card in the cell and becomes
-    a Stop of one sentence. Programming errors pass unchanged.
+    a Stop of one sentence. Programming errors pass unchanged. What the SDK prints of itself is left to the card.
     """
-    with conversation.recording() as talk:
+    with conversation.recording(quiet=True) as talk:
         try:
             yield
         except LearnerError:

@@ -28,7 +28,8 @@ OTHERS: dict[str, Mistake] = {
         "The enrollment is disabled",
         "DPS knew the device and refused it: the entry's provisioning status is disabled.",
         "An entry can be switched off without being deleted.",
-        "Save the entry again in notebook 03, which enables it, and run this cell again.",
+        "In the form of notebook 03 choose Enable under Enable entry, and run the cell below it, which saves; then run "
+        "this cell again.",
         f"In the portal see {ENTRY}: tick Enable this enrollment.",
         (LEARN.format("iot-dps/how-to-unprovision-devices"),),
         "an answer with the status disabled",
@@ -80,6 +81,17 @@ OTHERS: dict[str, Mistake] = {
         "PROVISIONING_HOST.",
         (PYTHON.format(730),),
         "ConnectionRefusedError",
+    ),
+    "emulator-gone": Mistake(
+        "The emulator does not run",
+        "The emulator of this tutorial does not run.",
+        "It ends by itself after some idle hours, and a program that fails or the machine may have ended it. What it "
+        "has stored is still there.",
+        "Run the first cell of this notebook, which starts the emulator (perhaps at another address), then the cell "
+        "that sets the variables, then this cell.",
+        "Nothing in the portal has to do with it.",
+        (PYTHON.format(730),),
+        "a connection that fails while no emulator of this tutorial runs",
     ),
     "no-handshake": Mistake(
         "TLS could not be agreed upon",

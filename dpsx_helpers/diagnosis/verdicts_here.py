@@ -85,8 +85,14 @@ def _no_pass_phrase() -> Verdict:
 def no_name(seen: Evidence) -> Verdict:
     try:
         targets.check_host(seen.host, "in PROVISIONING_HOST")
+        fault, sentence = "could not be looked up", None
     except Stop as stop:
-        return verdict(3, str(stop), str(stop))
+        fault, sentence = "is not a bare host name", str(stop)
+    if not seen.on_azure and seen.service is not None:
+        what = f'PROVISIONING_HOST is "{seen.host}", which {fault}; the emulator is at {seen.service.host}'
+        return verdict(3, again(f"{what}: run the cell that sets the variables"), f"{what}.")
+    if sentence is not None:
+        return verdict(3, sentence, sentence)
     return verdict(
         3,
         again(
@@ -106,14 +112,15 @@ def refused(seen: Evidence) -> Verdict:
             ),
             causes=("another host name than the global device endpoint", "a firewall that refuses port 8883"),
         )
-    return _emulator_gone(f"Nothing listens at {seen.host}")
+    if seen.service is None:
+        return _emulator_gone(f"Nothing listens at {seen.host}, because the emulator does not run")
+    what = f"Nothing listens at {seen.host}; the emulator is at {seen.service.host}"
+    return verdict("nothing-listens", again(f"{what}: run the cell that sets the variables"), f"{what}.")
 
 
 def _emulator_gone(what: str) -> Verdict:
-    return verdict(
-        "nothing-listens",
-        again(f"{what}: run the first cell of this notebook, which starts the emulator, set the variables anew"),
-    )
+    sentence = again(f"{what}: run the first cell of this notebook, which starts it, set the variables anew")
+    return verdict("emulator-gone", sentence, f"{what}.")
 
 
 def timed_out(seen: Evidence) -> Verdict:

@@ -248,7 +248,7 @@ def without_reason(seen: Evidence) -> Verdict:
 def disabled(seen: Evidence) -> Verdict:
     return verdict(
         "disabled",
-        again(f"The enrollment of {seen.registration_id} is disabled: enable it (save it again in notebook 03)"),
+        again(f"The enrollment of {seen.registration_id} is disabled: choose Enable in the form of notebook 03, save"),
     )
 
 

@@ -149,9 +149,12 @@ class _SecretForm(Form):
         found = tutorial.known("pass_phrase")
         if found and found[0]:
             return f"✔ A pass phrase is known in this kernel already ({found[1]}); type another one to replace it."
-        if tutorial.target() == "emulator":
+        if tutorial.target() == "emulator" and self._test_value_will_do():
             return f"Without an entry the test value {tutorial.TEST_PASS_PHRASE} is used."
         return "No pass phrase is known in this kernel yet."
+
+    def _test_value_will_do(self) -> bool:
+        return self._twice or not tutorial.key_file().exists() or tutorial.opens(tutorial.TEST_PASS_PHRASE)
 
     def _secret(self, label: str, number: int) -> Field:
         field = widgets.Password(description=label, placeholder="not shown", continuous_update=False)
@@ -226,6 +229,8 @@ class _FilesForm(Form):
         certificate, key = self.value
         if not certificate.exists() and not key.exists():
             return "The cell above that makes the pair has not run yet."
+        if tutorial.opens(phrase := (tutorial.known("pass_phrase") or (tutorial.TEST_PASS_PHRASE,))[0]):
+            certificates.check_pair(certificate, key, phrase)
         return f"✔ In use: {certificate.name} and {key.name}. Run the cells below."
 
 

@@ -159,7 +159,8 @@ class EnrollmentForm(Form):
     def _tell(self) -> str:
         request = self.value
         subject = certificates.describe(request.certificate_file).subject
-        return f"✔ {subject} will be enrolled when you run the cell below."
+        how = "" if request.enabled else ", but disabled, so that it may not register,"
+        return f"✔ {subject} will be enrolled{how} when you run the cell below."
 
     def _file(self, choice: FileChoice) -> Path:
         if choice.path is None and choice.fault:

@@ -23,7 +23,9 @@ _TIMES = ("created_date_time", "last_update_date_time")
 def registration(result: Any) -> View:
     """Every field of the SDK's RegistrationResult, with what it means; status and hub in front. None: no result yet."""
     if result is None:
-        return note("There is no registration result: register() has not come to its end yet.")
+        return note(
+            "There is no registration result: the cell with register() has not run, or it ended with a failure."
+        )
     state = result.registration_state
     values = {
         name: str(getattr(result if name in ("status", "operation_id") else state, name, None)) for name in _MEANINGS
