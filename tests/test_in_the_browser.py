@@ -34,11 +34,10 @@ def type_once(learner: Learner) -> None:
     learner.return_to_cells()
 
 
-def make_certificate(learner: Learner) -> None:
-    """Notebook 02 with the test values, step by step."""
-    learner.open("02-create-a-device-certificate")
-    learner.run_on()
-    learner.reads("the key opens with your pass phrase")
+def has_certificate(learner: Learner) -> None:
+    """What notebook 02 leaves, with the test values."""
+    (work := learner.notebooks / "work").mkdir()
+    certificates.create(NAME, PASS_PHRASE, work, key_type="ec-p256")
 
 
 def enroll(learner: Learner) -> None:
@@ -169,7 +168,7 @@ def test_wrong_input_is_told_beside_its_field_and_taken_nowhere(learner: Learner
 
 
 def test_a_kernel_that_is_restarted_in_the_middle_and_a_page_that_is_loaded_again(learner: Learner) -> None:
-    make_certificate(learner)
+    has_certificate(learner)
     enroll(learner)
     learner.open("04-simulate-the-device")
     learner.run("before")
@@ -186,7 +185,7 @@ def test_a_kernel_that_is_restarted_in_the_middle_and_a_page_that_is_loaded_agai
 
 
 def test_two_notebooks_are_open_at_once(learner: Learner) -> None:
-    make_certificate(learner)
+    has_certificate(learner)
     learner.open("04-simulate-the-device")
     learner.run("before")
     other = learner.in_another_window()
@@ -202,7 +201,7 @@ def test_two_notebooks_are_open_at_once(learner: Learner) -> None:
 
 
 def test_an_emulator_that_dies_is_told_and_comes_back(learner: Learner) -> None:
-    make_certificate(learner)
+    has_certificate(learner)
     enroll(learner)
     learner.open("04-simulate-the-device")
     learner.run("before")
