@@ -25,7 +25,9 @@ from processes import free_host
 
 from dpsx_helpers import conversation, diagnosis, enrollments, tutorial
 from dpsx_helpers.certificates import Pair
-from dpsx_helpers.diagnosis import Explained
+from dpsx_helpers.diagnosis import Explained, diagnosis_card
+from dpsx_helpers.diagnosis.evidence import Evidence
+from dpsx_helpers.diagnosis.verdict import verdict
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Stop
 
@@ -471,3 +473,32 @@ def test_in_a_kernel_the_card_stands_above_one_line(enrolled: Target) -> None:
     assert shown[1]["traceback"] == [shown[1]["evalue"]]
     assert book.cells[1].outputs[0]["data"] == shown[0]["data"]
     assert PASS_PHRASE not in str([output for cell in book.cells for output in cell.outputs]).split()
+
+
+@pytest.mark.parametrize("which", [12, 13, 17, "emulator-gone", "unknown"])
+def test_on_azure_no_card_sends_to_the_emulator(work: Path, which: int | str) -> None:
+    tutorial.enter("target", "azure")
+    shown = diagnosis_card.card(verdict(which, "A sentence."), Evidence(ValueError("x"))).text
+    (advice,) = [line for line in shown.splitlines() if line.startswith("What to do now: ")]
+    assert "emulator" not in advice
+    assert "On Azure: " not in shown
+
+
+def test_a_custom_allocation_that_failed_is_not_blamed_on_the_hub(enrolled: Target) -> None:
+    assert enrolled.emulator is not None
+    enrolled.emulator.fault("failed-400207")
+    tutorial.enter("target", "azure")  # where nobody can know of the fault
+    stop = explained(provision, "could not assign it to a hub")
+    assert "mistake 12" not in stop.card.text
+    assert "Custom allocation failed" in stop.card.text
+
+
+@pytest.mark.parametrize("word", ["in", "DPS", "a"])
+def test_a_pass_phrase_that_is_an_ordinary_word_does_not_garble_the_advice(
+    work: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    monkeypatch.setenv("PASS_PHRASE", word)
+    shown = diagnosis_card.card(verdict("not-enrolled", "A sentence."), Evidence(ValueError(f"with {word} in it"))).text
+    why = next(line for line in shown.splitlines() if line.startswith("Why: "))
+    assert tutorial.MASK not in why
+    assert f"with {tutorial.MASK} " in shown

@@ -209,3 +209,11 @@ def test_without_ipython_nothing_is_shown(provisioned: Target, capsys: pytest.Ca
     with views.arriving(provisioned):
         send(provisioned, ["test wind speed 1"])
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("number", ["9" * 308, "-" + "9" * 308, "0." + "0" * 323 + "5", "9" * 300])
+def test_numbers_that_no_axis_can_hold_are_left_out_of_the_chart(provisioned: Target, number: str) -> None:
+    send(provisioned, [f"speed {number}", "speed 3"])
+    view = views.messages(provisioned, NAME)
+    assert number in view.text
+    assert len(Charts(view).words) == 1

@@ -4,7 +4,8 @@ The log names topics, sizes, message numbers, and the bodies of the answers of D
 reported properties, no body of a request. Nothing else is invented here, and no line of the log is kept.
 
 Its lines do not name the client they belong to. They are attributed by paho's thread of each connection, by the topic,
-and by which client spoke last. That is exact for one device at a time; several at once may be mixed up.
+and by which client spoke last. That is exact for one device at a time; several at once may be mixed up, and a client
+that was refused before (the SDK lets it go on trying to connect, for ever) is heard too.
 What is written where: https://github.com/Azure/azure-iot-sdk-python/tree/v2/azure-iot-device/azure/iot/device
 """
 

@@ -33,6 +33,11 @@ def progress(talk: Conversation, *, over: bool = False, failed: bool = False) ->
 def _end_of(talk: Conversation, events: tuple[Event, ...]) -> str:
     done = _assigned(talk)
     last = events[-1]
+    if done and last.party == DPS:
+        # DPS has no more to say to this one; an older client, once refused, may still be trying to come back.
+        last = next((event for event in reversed(events) if event.party != DPS), last)
+        if last.party == DPS:
+            return done.removesuffix("; ")
     talking = [event for event in events if event.party == last.party]
     steps = {event.kind for event in talking if event.connection == last.connection}
     where = f"{'DPS' if last.party == DPS else 'the hub'}{f' ({last.host})' if last.host else ''}"

@@ -155,10 +155,9 @@ def _of_conversation(talk: "Conversation") -> View:
     seen = Evidence(talk=talk, log=refusals(talk.seconds))
     verdict = recognise(seen)
     if verdict is None:
-        return note(
-            "Nothing in this conversation is a mistake that this tutorial knows: it was answered, and not dropped "
-            "again and again."
-        )
+        last = talk.events[-1] if talk.events else None
+        end = f" It ended so: {last.in_words()}" if last is not None else " Nothing was said in it."
+        return note(f"Nothing in this conversation is a mistake that this tutorial knows.{end}")
     return diagnosis_card.card(verdict, seen)
 
 

@@ -29,9 +29,10 @@ def card(verdict: Verdict, seen: Evidence) -> View:
     parts: list[_Part] = [("paragraph", "What happened", verdict.seen), ("paragraph", "Why", known.why)]
     if verdict.causes:
         parts.append(("list", "What it can be, the likeliest first", verdict.causes))
-    parts.append(("paragraph", "What to do now", verdict.remedy or known.remedy))
+    if not (seen.on_azure and known.emulator_only):
+        parts.append(("paragraph", "What to do now", verdict.remedy or known.remedy))
     if seen.on_azure:
-        parts.append(("paragraph", "On Azure", known.portal))
+        parts.append(("paragraph", "What to do now" if known.emulator_only else "On Azure", known.portal))
     parts += [("links", "Where to read more", known.more), *_raw(seen)]
     return _view(_title(verdict.number, known), parts)
 
@@ -94,7 +95,9 @@ def _answer(seen: Evidence) -> str:
 def _view(title: str, parts: Iterable[_Part]) -> View:
     html, text = [f'<p role="heading" aria-level="4" style="{_TITLE}">{escape(title)}</p>'], [title]
     for kind, heading, content in parts:
-        lines = [without_secrets(line) for line in ([content] if isinstance(content, str) else content)]
+        lines = [content] if isinstance(content, str) else list(content)
+        if kind == "fold" or heading == "What happened":  # the rest are words of ours, which a mask would only garble
+            lines = [without_secrets(line) for line in lines]
         html.append(_html(kind, escape(heading), lines))
         text.append(_plain(kind, heading, lines))
     label = escape(f"Diagnosis: {title.removeprefix('✘ ')}", quote=True)

@@ -75,8 +75,9 @@ OTHERS: dict[str, Mistake] = {
     "nothing-listens": Mistake(
         "Nothing listens there",
         "The connection was refused: no program listens at this address.",
-        "The emulator is not running (it ends by itself after some idle hours), or the address is another machine's.",
-        "Run the first cell of this notebook, which starts the emulator, then the cell that sets the variables.",
+        "The address is another machine's, or a firewall refuses the port.",
+        "Compare the host in the connection form of notebook 04 with the Overview page, run the cell that sets the "
+        "variables, then this cell.",
         "In the portal see your provisioning service, Overview, Global device endpoint; compare it with "
         "PROVISIONING_HOST.",
         (PYTHON.format(730),),
@@ -92,6 +93,7 @@ OTHERS: dict[str, Mistake] = {
         "Nothing in the portal has to do with it.",
         (PYTHON.format(730),),
         "a connection that fails while no emulator of this tutorial runs",
+        emulator_only=True,
     ),
     "no-handshake": Mistake(
         "TLS could not be agreed upon",
@@ -148,5 +150,6 @@ OTHERS: dict[str, Mistake] = {
         "In the portal, Service Health shows outages.",
         ("https://github.com/Azure/azure-iot-sdk-python/issues", TROUBLE_DPS),
         "none of the symptoms above",
+        emulator_only=True,
     ),
 }

@@ -25,7 +25,8 @@ class Mistake:
     """One card. Everything is plain text; `more` holds public URLs.
 
     `remedy` is what to do in the notebooks, `portal` where to look on Azure. `evidence` is what it is recognised by.
-    `limits` says what of it cannot be made on the emulator, and why; "" when all of it can.
+    `limits` says what of it cannot be made on the emulator, and why; "" when all of it can. `emulator_only`: the remedy
+    is one for the emulator, and on Azure `portal` is all there is to do.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Mistake:
     more: tuple[str, ...]
     evidence: str
     limits: str = ""
+    emulator_only: bool = False
 
 
 BY_NUMBER: dict[int, Mistake] = {
@@ -180,6 +182,7 @@ BY_NUMBER: dict[int, Mistake] = {
         "a failed registration with 400209 or IotHubUnauthorizedAccess, or 401001 'IotHub not found.'",
         "The emulator's hubs share one process with its DPS, so no key of theirs can be stale; its faults "
         "failed-400209 and 401-hub-not-found answer as Azure does.",
+        emulator_only=True,
     ),
     13: Mistake(
         "No IoT hub is linked to the provisioning service",
@@ -191,6 +194,7 @@ BY_NUMBER: dict[int, Mistake] = {
         "In the portal see your provisioning service, Linked IoT hubs, Add.",
         (LEARN.format("iot-dps/how-to-manage-linked-iot-hubs"),),
         "a failed registration with error 400208, or an emulator without hubs",
+        emulator_only=True,
     ),
     14: Mistake(
         "The hub does not let the device in",
@@ -236,12 +240,13 @@ BY_NUMBER: dict[int, Mistake] = {
         "shows a certificate of its own. Trust is read when a client object is made.",
         "Run the first cell of this notebook (it sets SSL_CERT_FILE for the emulator), then make the client anew by "
         "running its cell. The check of notebook 00 looks at the clock.",
-        "Nothing in the portal has to do with it; behind a company's proxy, ask for the exception "
-        "*.azure-devices-provisioning.net and *.azure-devices.net.",
+        "Nothing in the portal has to do with it: set this machine's clock; behind a company's proxy, ask for the "
+        "exception *.azure-devices-provisioning.net and *.azure-devices.net.",
         (PYTHON.format(914), PYTHON.format(960), _C.format(1066)),
         "SSLCertVerificationError with OpenSSL's reason",
         "A wrong clock and a proxy that opens TLS are not set up for a test; a server whose certificate is not valid "
         "yet, and one of an unknown issuer, answer as these would.",
+        emulator_only=True,
     ),
     18: Mistake(
         "Port 8883 is blocked",

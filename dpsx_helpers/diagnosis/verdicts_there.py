@@ -253,7 +253,8 @@ def disabled(seen: Evidence) -> Verdict:
 
 
 def failed(seen: Evidence) -> Verdict:
-    if seen.code == 400209 or "Unauthorized" in seen.message or "401002" in seen.message:
+    own_program = "custom allocation" in seen.message.lower()  # 400209 is said of that too
+    if not own_program and (seen.code == 400209 or "Unauthorized" in seen.message or "401002" in seen.message):
         return stale_hub(seen)
     if seen.code == 400208 or (seen.service is not None and not seen.service.hubs):
         return verdict(

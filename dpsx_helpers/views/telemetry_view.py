@@ -16,6 +16,7 @@ from dpsx_helpers.views.chart import Panel, panels
 
 _REFRESH = 0.3  # seconds
 _LATENCY = "Acknowledged after (ms)"
+_DRAWN = 1e-6, 1e9  # other numbers would have axes that nobody can read
 _MESSAGE_ID = "messageId"  # in the hub's system properties
 
 
@@ -112,7 +113,7 @@ def _number(body: Any) -> float | None:
     """The number at the end of `test wind speed 7`."""
     found = re.search(r"(?<![\w.])-?\d+(?:\.\d+)?$", str(body).strip(), re.ASCII)
     value = float(found[0]) if found else math.inf
-    return value if math.isfinite(value) else None
+    return value if value == 0 or _DRAWN[0] <= abs(value) <= _DRAWN[1] else None
 
 
 # --- while they arrive ------------------------------------------------------------------------------------------------
