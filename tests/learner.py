@@ -182,4 +182,4 @@ def learner(tmp_path: Path) -> Iterator[Learner]:
         page = launched.new_context(viewport={"width": 1280, "height": 1000}).new_page()
         learner = Learner(page, address, notebooks)
         yield learner
-        assert learner.complaints == []
+        assert learner.complaints == [], learner.complaints
