@@ -39,7 +39,8 @@ class Learner:
         page.on("console", lambda message: self._hear(message.type, message.text))
 
     def _hear(self, kind: str, text: str) -> None:
-        if kind == "error":
+        # JupyterLab's own debugger panel writes this when a kernel is restarted while it asks for its state.
+        if kind == "error" and "Could not restore the debugger state" not in text:
             self.complaints.append(f"console: {text}")
 
     def open(self, name: str) -> None:

@@ -125,7 +125,6 @@ class _TextForm(Form):
             raise Stop(f"{' and '.join(refused)} cannot be used as it is now: see below the field.")
         if missing := [one.label for one in self._inputs if not one.current()]:
             raise Stop(f"{' and '.join(missing)} is still empty.")
-        self._settle()
         return f"✔ In use: {', '.join(f'{one.label} {one.current()}' for one in self._inputs)}. {self._then}"
 
 
