@@ -45,7 +45,7 @@ def environment() -> View:
             f"{missing[0].name} {missing[0].found}: {missing[0].remedy}, restart the kernel and run this check again."
         )
     target = _running()
-    port = _reachable(target.host, target)
+    port = _reachable(target)
     return passed("the device SDK can be imported", f"{target.host} answers on port {port}")
 
 
@@ -160,7 +160,7 @@ def before_connecting() -> View:
     seen = certificates.check_pair(Path(values["X509_CERT_FILE"]), Path(values["X509_KEY_FILE"]), values["PASS_PHRASE"])
     _device_certificate(seen)
     name = _same_name(seen, values["DPS_X509_REGISTRATION_ID"], "DPS_X509_REGISTRATION_ID")
-    port = _reachable(host, None)
+    port = _reachable(target)
     lines = [
         "all six variables are set",
         f"certificate and registration ID agree: {name}",
@@ -303,12 +303,12 @@ def _running() -> Target:
     return target
 
 
-def _reachable(host: str, target: Target | None) -> int:
+def _reachable(target: Target) -> int:
     port = _WEBSOCKET_PORT if tutorial.transport() == "websockets" else _MQTT_PORT
-    fault = targets.listens(host, port)
+    fault = targets.listens(target.host, port)
     if fault is None:
         return port
-    if target.is_emulator if target else tutorial.target() == "emulator":
+    if target.is_emulator:
         raise Stop(
             f"{fault[0].upper()}{fault[1:]}: the emulator is not running there, so unset "
             "DPSX_PROVISIONING_HOST if you set it, run the "

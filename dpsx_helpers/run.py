@@ -236,6 +236,7 @@ class _Run:
             for index, cell in enumerate(notebook.cells):
                 section = _heading(cell) or section
                 self._progress.is_in(section)
+                _heed_cancellation()
                 await client.async_execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
         except CellExecutionError as error:
             raise RunError(f"{path.stem}, section “{section}”: {self._told(error, path)}") from None
@@ -245,8 +246,7 @@ class _Run:
                 "`dpsx lab` to see where it waits."
             ) from None
         except (DeadKernelError, RuntimeError):
-            if (task := asyncio.current_task()) and task.cancelling():  # nbclient takes that for a dead kernel
-                raise asyncio.CancelledError from None
+            _heed_cancellation()  # nbclient takes that for a dead kernel
             raise RunError(
                 f"{path.stem}, section “{section}”: the Python process of this notebook ended or never answered; see "
                 f"{self._folder / 'kernels.log'}, and start again."
@@ -279,6 +279,12 @@ class _Run:
 def _names(kind: type) -> set[str]:
     """The names of this class of exceptions and all below it, which is what a kernel tells of an exception."""
     return {kind.__name__}.union(*map(_names, kind.__subclasses__()))
+
+
+def _heed_cancellation() -> None:
+    """Raise CancelledError when this task is to end, and what it awaited has swallowed that."""
+    if (task := asyncio.current_task()) and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _end_on_request() -> None:

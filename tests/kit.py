@@ -3,15 +3,16 @@
 import gc
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from azure.iot.device.common.pipeline.pipeline_exceptions import PipelineNotRunning
 from azure.iot.device.provisioning.pipeline.mqtt_pipeline import MQTTPipeline
-from devices import NAME, PASS_PHRASE
+from devices import NAME, PASS_PHRASE, set_variables
 
-from dpsx_helpers import certificates, targets, tutorial
+from dpsx_helpers import certificates, enrollments, targets, tutorial
 from dpsx_helpers.emulator import Emulator
 from dpsx_helpers.targets import Target
 
@@ -43,6 +44,25 @@ def emulated(work: Path, _shared: Emulator) -> Iterator[Target]:
     (work / "emulator").symlink_to(_shared.state_dir)
     yield targets.current()
     _end_refused_clients()
+
+
+@pytest.fixture
+def enrolled(emulated: Target, pair: certificates.Pair) -> Target:
+    """Everything right: each test spoils one thing."""
+    enrollments.save(emulated, pair.certificate_file)
+    set_variables(emulated)
+    return emulated
+
+
+@contextmanager
+def fault(target: Target, kind: str, **options: Any) -> Iterator[None]:
+    """The emulator plays this fault meanwhile."""
+    assert target.emulator is not None
+    target.emulator.fault(kind, **options)
+    try:
+        yield
+    finally:
+        target.emulator.clear_faults()
 
 
 def _end_refused_clients() -> None:

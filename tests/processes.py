@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dpsx_helpers.emulator import Emulator, EmulatorError
 
 COMMAND = [sys.executable, "-m", "dpsx_helpers.emulator"]
@@ -95,3 +97,8 @@ def wait_for(condition: Any, within: float = READY_WITHIN) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition never came true"
         time.sleep(0.01)
+
+
+def unable(why: str) -> None:
+    """Skip the test on a machine that lacks what it needs; continuous integration may not skip it."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(why)

@@ -75,5 +75,5 @@ def test_bars_are_told_from_dots_without_their_colour() -> None:
 def test_the_axes_are_labelled_with_what_they_count() -> None:
     drawing = drawn([3, 7, 5], unit="")
     texts = [text.text for text in drawing.iter("text")]
-    assert texts[-4:] == ["1", "2", "3", "message number"]
+    assert texts[-4:] == ["1", "2", "3", "# in the table"]
     assert next(drawing.iter("figcaption")).text == "Latency (no unit)"

@@ -17,22 +17,15 @@ import pytest
 from azure.iot.device import IoTHubDeviceClient, ProvisioningDeviceClient
 from azure.iot.device.aio import IoTHubDeviceClient as AsyncHubClient
 from nbclient import NotebookClient
-from processes import wait_for
+from processes import unable, wait_for
 
-from dpsx_helpers import certificates, conversation, enrollments, targets
+from dpsx_helpers import conversation, enrollments, targets
 from dpsx_helpers.conversation import DPS, HUB, Conversation, conversation_event, conversation_live
 from dpsx_helpers.targets import Target
 
 pytest_plugins = ["kit"]
 
 _SDK = "azure.iot.device.common.mqtt_transport"
-
-
-@pytest.fixture
-def enrolled(emulated: Target, pair: certificates.Pair) -> Target:
-    enrollments.save(emulated, pair.certificate_file)
-    devices.set_variables(emulated)
-    return emulated
 
 
 @pytest.fixture
@@ -204,7 +197,7 @@ def test_the_count_down_while_dps_assigns(faulty: Any) -> None:
 
 def test_over_websockets(enrolled: Target) -> None:
     if fault := targets.listens(enrolled.host, 443):
-        pytest.skip(f"the emulator could not take port 443: {fault}")
+        unable(f"the emulator could not take port 443: {fault}")
     client = ProvisioningDeviceClient.create_from_x509_certificate(
         provisioning_host=os.environ["PROVISIONING_HOST"],
         registration_id=devices.NAME,

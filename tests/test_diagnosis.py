@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 import requests
-from devices import NAME, PASS_PHRASE, credentials, odd_pair, provision, register, send, set_variables
+from devices import NAME, PASS_PHRASE, credentials, odd_pair, provision, register, send
+from kit import fault
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from pki import make_device
 from processes import free_host
 
 from dpsx_helpers import conversation, diagnosis, enrollments, tutorial
-from dpsx_helpers.certificates import Pair
 from dpsx_helpers.diagnosis import Explained, diagnosis_card
 from dpsx_helpers.diagnosis.evidence import Evidence
 from dpsx_helpers.diagnosis.verdict import verdict
@@ -42,24 +42,6 @@ def explained(action: Callable[[], Any], words: str) -> Explained:
     assert str(stop.value).endswith(".")
     assert not re.search("[.!?] +[A-Z]", str(stop.value))
     return stop.value
-
-
-@pytest.fixture
-def enrolled(emulated: Target, pair: Pair) -> Target:
-    """Everything right: each test spoils one thing."""
-    enrollments.save(emulated, pair.certificate_file)
-    set_variables(emulated)
-    return emulated
-
-
-@contextmanager
-def fault(target: Target, kind: str, **options: Any) -> Iterator[None]:
-    assert target.emulator is not None
-    target.emulator.fault(kind, **options)
-    try:
-        yield
-    finally:
-        target.emulator.clear_faults()
 
 
 def change(target: Target, **fields: Any) -> None:
@@ -485,10 +467,9 @@ def test_on_azure_no_card_sends_to_the_emulator(work: Path, which: int | str) ->
 
 
 def test_a_custom_allocation_that_failed_is_not_blamed_on_the_hub(enrolled: Target) -> None:
-    assert enrolled.emulator is not None
-    enrolled.emulator.fault("failed-400207")
     tutorial.enter("target", "azure")  # where nobody can know of the fault
-    stop = explained(provision, "could not assign it to a hub")
+    with fault(enrolled, "failed-400207"):
+        stop = explained(provision, "could not assign it to a hub")
     assert "mistake 12" not in stop.card.text
     assert "Custom allocation failed" in stop.card.text
 

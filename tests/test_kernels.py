@@ -21,6 +21,7 @@ from browser import ROOT, browser, jupyterlab, tutorial_copy
 from devices import NAME
 from leaks import canary, leaks
 from learner import Learner, keep_widget_state, need_chromium
+from processes import unable
 
 from dpsx_helpers.emulator import Emulator, EmulatorError
 
@@ -90,7 +91,6 @@ def ipykernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with ThreadPoolExecutor() as threads:
         if any(threads.map(install, VERSIONS)):
-            unable = pytest.fail if os.environ.get("CI") else pytest.skip
             unable("the older ipykernels cannot be installed: pip reaches no package index from here")
     return folder
 

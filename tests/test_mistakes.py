@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from devices import NAME, PASS_PHRASE, odd_pair, send, set_variables
+from kit import fault
 from nbclient import NotebookClient
 from pki import Authority, issue, make_ca
 from processes import RunningEmulator, free_host
@@ -106,28 +107,10 @@ def told(number: int, action: Callable[[], Any], words: str = "") -> Explained:
 
 
 @pytest.fixture
-def enrolled(emulated: Target, pair: Pair) -> Target:
-    """Everything right: each test spoils one thing."""
-    enrollments.save(emulated, pair.certificate_file)
-    set_variables(emulated)
-    return emulated
-
-
-@pytest.fixture
 def as_azure(enrolled: Target) -> Target:
     """The same services, but the notebooks believe that they are Azure's: the other side cannot be read."""
     tutorial.enter("target", "azure")
     return enrolled
-
-
-@contextmanager
-def faulty(target: Target, kind: str) -> Iterator[None]:
-    assert target.emulator is not None
-    target.emulator.fault(kind)
-    try:
-        yield
-    finally:
-        target.emulator.clear_faults()
 
 
 def use(made: Any) -> None:
@@ -339,7 +322,7 @@ def test_11_an_issuer_has_expired(enrolled: Target, root: Authority, tmp_path: P
 
 @pytest.mark.parametrize("kind", ["failed-400209", "401-hub-not-found"])
 def test_12_dps_may_not_enter_the_hub(enrolled: Target, kind: str) -> None:
-    with faulty(enrolled, kind):
+    with fault(enrolled, kind):
         stop = told(12, provision, f"played the fault {kind}, so this is no mistake of yours")
         assert "400209" in stop.card.text or "401001" in stop.card.text
         tutorial.enter("target", "azure")

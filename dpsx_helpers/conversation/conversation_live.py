@@ -11,7 +11,7 @@ from typing import Any
 
 from dpsx_helpers.conversation import Conversation, recording
 from dpsx_helpers.conversation.conversation_event import CONNACK, DPS, Event
-from dpsx_helpers.display import View
+from dpsx_helpers.display import BLUE, INK, View
 
 _TICK = 0.2  # seconds; the count down changes every second
 
@@ -68,7 +68,7 @@ def _at_dps(talk: Conversation, steps: set[str], where: str) -> str:
         return f"{answer.status}, DPS is too busy"
     if answer.refused:
         return answer.in_words()
-    return _assigned(talk).removesuffix("; ") or "assigning"
+    return "assigning"
 
 
 def _assigned(talk: Conversation) -> str:
@@ -96,10 +96,7 @@ def _countdown(talk: Conversation) -> str:
 
 def line(text: str) -> View:
     """The progress line as something to look at; a screen reader speaks it when it changes."""
-    style = (
-        "border-left:4px solid var(--jp-info-color1,#0277bd);padding:0.3em 0.8em;margin:0.3em 0;"
-        "overflow-wrap:anywhere;color:var(--jp-ui-font-color1,inherit)"
-    )
+    style = f"border-left:4px solid {BLUE};padding:0.3em 0.8em;margin:0.3em 0;overflow-wrap:anywhere;color:{INK}"
     return View(f'<p role="status" style="{style}">{escape(text)}</p>', text)
 
 

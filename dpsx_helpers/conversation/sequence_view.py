@@ -7,13 +7,11 @@ from html import escape
 
 from dpsx_helpers.conversation import Conversation
 from dpsx_helpers.conversation.conversation_event import CONNACK, DPS, Event
-from dpsx_helpers.display import View, note
+from dpsx_helpers.display import INK, LINE, RED, View, note
 
 _MOST_STEPS = 200
 _PAUSE = 0.5  # seconds between two steps from which on the diagram shows the time
-_COLOUR = "color:var(--jp-ui-font-color1,inherit)"
 _GROUND = "background:var(--jp-layout-color0,Canvas)"
-_LINE = "var(--jp-border-color1,#9e9e9e)"
 _NOTE = (
     "The SDK's log, which this comes from, holds neither the user name of a connection nor the bodies of requests "
     "(but for reported properties)."
@@ -45,7 +43,7 @@ def draw(talk: Conversation) -> View:
     if left_out:
         steps = [*steps[: _MOST_STEPS // 2], *steps[-_MOST_STEPS // 2 :]]
     remarks = [_NOTE, *_missing(talk, left_out)]
-    html = f'<div style="max-width:100%;{_COLOUR}">{_diagram(steps)}{_words(steps)}{_small(remarks)}</div>'
+    html = f'<div style="max-width:100%;color:{INK}">{_diagram(steps)}{_words(steps)}{_small(remarks)}</div>'
     lines = [f"{number}. {_in_words(step)}" for number, step in enumerate(steps, 1)]
     return View(html, "\n".join(["The conversation, step by step", *lines, *remarks]))
 
@@ -99,10 +97,10 @@ def _alternate(one: _Key, other: _Key) -> bool:
 
 
 def _diagram(steps: Sequence[_Step]) -> str:
-    lines = ",".join(f"linear-gradient({_LINE},{_LINE}) {at} 0/1px 100% no-repeat" for at in ("16.6%", "50%", "83.4%"))
+    lines = ",".join(f"linear-gradient({LINE},{LINE}) {at} 0/1px 100% no-repeat" for at in ("16.6%", "50%", "83.4%"))
     heads = "".join(
         f'<div style="grid-column:{place};text-align:center;padding:0.2em"><strong style="{_GROUND};border:1px solid '
-        f'{_LINE};padding:0.2em 0.5em">{name}</strong></div>'
+        f'{LINE};padding:0.2em 0.5em">{name}</strong></div>'
         for place, name in (("1/3", "device"), ("3/5", "DPS"), ("5/7", "IoT hub"))
     )
     rows, before = [], steps[0].first.seconds
@@ -126,7 +124,7 @@ def _row(event: Event, label: str, *, arrow: bool) -> str:
     if not arrow:
         return f'<div style="grid-column:{column};text-align:center;padding:0.3em">{text}</div>'
     style = "dashed" if event.refused else "solid"
-    colour = "var(--jp-error-color1,#c62828)" if event.refused else "var(--jp-ui-font-color1,currentColor)"
+    colour = RED if event.refused else "currentColor"
     line = f'<span style="flex:1;border-top:2px {style} {colour}"></span>'
     ends = f"{line}<span>▶</span>" if event.sent else f"<span>◀</span>{line}"
     return (
@@ -184,7 +182,7 @@ def _item(step: _Step) -> str:
     topic = f"<br><small>Topic: <code>{escape(event.topic)}</code></small>" if event.topic else ""
     body = ""
     if event.kind == "PUBLISH" and event.body is not None:
-        style = f"white-space:pre-wrap;overflow-wrap:anywhere;{_COLOUR}"
+        style = f"white-space:pre-wrap;overflow-wrap:anywhere;color:{INK}"
         shown = escape(_pretty(event))
         body = f'<details><summary>Body, {event.size} bytes</summary><pre style="{style}">{shown}</pre></details>'
     return f"{escape(_in_words(step))}{topic}{body}"

@@ -10,13 +10,14 @@ from pathlib import Path
 from dpsx_helpers import certificates, registry, targets, tutorial
 from dpsx_helpers import enrollments as enrolled
 from dpsx_helpers import machine as this_machine
+from dpsx_helpers.conversation import Conversation
 from dpsx_helpers.display import BLUE, INK, LINE, View, ask, block, digits, moment, note, table
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import NotReadable
 from dpsx_helpers.views.certificate_view import certificate
 from dpsx_helpers.views.environment_view import environment
 from dpsx_helpers.views.registration_view import registration
-from dpsx_helpers.views.telemetry_view import Talk, arriving, messages
+from dpsx_helpers.views.telemetry_view import arriving, messages
 
 __all__ = [
     "STEPS",
@@ -193,7 +194,7 @@ def _thumbprint(thumbprint: str | None) -> str | View:
     return digits(thumbprint, across=32) if thumbprint else "none"
 
 
-def conversation(talk: Talk) -> View:
+def conversation(talk: Conversation) -> View:
     """What was said between device, DPS and hub: `with conversation.recording() as talk:` around the SDK calls."""
     return talk.view()
 

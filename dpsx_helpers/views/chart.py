@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from statistics import median
 from typing import Literal
 
 from dpsx_helpers.display import BLUE, INK, LINE, ORANGE, View
@@ -23,7 +24,6 @@ class Panel:
     unit: str  # "" where the message names none
     values: Sequence[tuple[int, float]]
     marks: Literal["dots", "bars"]
-    across: str = "message"
 
 
 def panels(*wanted: Panel) -> View | None:
@@ -40,17 +40,11 @@ def _summary(panel: Panel) -> str:
     values = [value for _, value in panel.values]
     unit = f" {panel.unit}" if panel.unit else ""
     if len(values) == 1:
-        return f"{panel.title}, one {panel.across}: {_number(values[0])}{unit}."
+        return f"{panel.title}, one message: {_number(values[0])}{unit}."
     return (
-        f"{panel.title}, {len(values)} {panel.across}s: from {_number(min(values))} to {_number(max(values))}{unit}, "
-        f"median {_number(_median(values))}{unit}, last {_number(values[-1])}{unit}."
+        f"{panel.title}, {len(values)} messages: from {_number(min(values))} to {_number(max(values))}{unit}, "
+        f"median {_number(median(values))}{unit}, last {_number(values[-1])}{unit}."
     )
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _number(value: float) -> str:
@@ -61,7 +55,7 @@ def _panel(panel: Panel) -> str:
     label = f"{panel.title} ({panel.unit or 'no unit'})"
     svg = (
         f'<svg role="img" viewBox="0 0 {_WIDTH} {_HEIGHT}" style="display:block;width:100%;height:auto;color:{INK}">'
-        f"<title>{escape(label)}, {escape(panel.across)} by {escape(panel.across)}</title> "
+        f"<title>{escape(label)}, message by message</title> "
         f"<desc>{escape(_summary(panel))}</desc> "
         f"{_scales(panel)}{_marks(panel)}</svg>"
     )
@@ -99,7 +93,7 @@ def _scales(panel: Panel) -> str:
     every = max(1, math.ceil(count / 10))
     for place in range(0, count, every):
         parts.append(_text(_x(place, count), _HEIGHT - _BOTTOM + 15, str(panel.values[place][0]), "middle"))
-    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, f"{panel.across} number", "middle"))
+    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, "# in the table", "middle"))
     return "".join(parts)
 
 

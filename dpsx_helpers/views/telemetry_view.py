@@ -6,9 +6,10 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 from dpsx_helpers import tutorial
+from dpsx_helpers.conversation import Conversation
 from dpsx_helpers.display import View, ask, moment, note, prose, stacked, table
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import NotReadable
@@ -20,17 +21,7 @@ _DRAWN = 1e-6, 1e9  # other numbers would have axes that nobody can read
 _MESSAGE_ID = "messageId"  # in the hub's system properties
 
 
-class Talk(Protocol):
-    """A recorded conversation of the device, as `conversation.recording()` yields it."""
-
-    def acknowledgements(self) -> Sequence[tuple[str | None, Any, float, float | None]]:
-        """(message ID, size in bytes, sent at, acknowledged at) of each message, in seconds of one clock."""
-
-    def view(self) -> View:
-        """The conversation as a picture and in words."""
-
-
-def messages(target: Target, device_id: str | None = None, talk: Talk | None = None, *, last: int = 20) -> View:
+def messages(target: Target, device_id: str | None = None, talk: Conversation | None = None, *, last: int = 20) -> View:
     """The newest messages that the hub has stored from this device (the tutorial's when None), with charts of what they
     say and, from the recorded conversation, of how long each acknowledgement took.
     """
@@ -44,7 +35,7 @@ def messages(target: Target, device_id: str | None = None, talk: Talk | None = N
     return _stored(f"Messages from {device_id} ({shown})", stored, last, _milliseconds(talk))
 
 
-def _milliseconds(talk: Talk | None) -> dict[str, float]:
+def _milliseconds(talk: Conversation | None) -> dict[str, float]:
     """How long the acknowledgement of each message took, by message ID."""
     sent = talk.acknowledgements() if talk else ()
     return {name: (heard - at) * 1000 for name, _, at, heard in sent if name is not None and heard is not None}
@@ -87,7 +78,7 @@ def _with_charts(shown: View, numbered: Sequence[tuple[int, Mapping[str, Any]]],
     return stacked(shown, charts, *((prose(left_out),) if speeds and without else ()))
 
 
-def _acknowledged(talk: Talk, last: int) -> View:
+def _acknowledged(talk: Conversation, last: int) -> View:
     """What the device itself knows, where the hub cannot be read."""
     sent = list(enumerate(talk.acknowledgements(), 1))[-last:]
     late = [(number, (heard - at) * 1000) for number, (_, _, at, heard) in sent if heard is not None]
