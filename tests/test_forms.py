@@ -308,6 +308,15 @@ def test_a_good_beginning_of_a_bad_text_is_not_left_in_use(work: Path) -> None:
     assert targets.current().scope == tutorial.recall()["id_scope"] == "0ne00ABC123"
 
 
+def test_enter_before_the_last_keys_still_has_its_outcome(emulated: Target) -> None:
+    form = forms.connection(emulated)
+    scope, _ = fields(form)
+    type_in(scope, "0ne00ABC12")
+    press_enter(scope)
+    type_in(scope, "0ne00ABC123")
+    assert "✔ In use: ID Scope 0ne00ABC123" in form.status
+
+
 def test_enter_says_what_is_in_use_or_which_field_is_wrong(emulated: Target) -> None:
     form = forms.connection(emulated)
     scope, host = fields(form)

@@ -44,7 +44,7 @@ forms.target()
 target = targets.current()
 forms.connection(target)
 ---
-print("Entered:", tutorial.target(), *tutorial.known("id_scope"))
+print("In use now:", tutorial.target(), targets.current().id_scope)
 forms.pass_phrase()
 ---
 print("Typed to an idle kernel:", before := digest())
@@ -147,10 +147,13 @@ def test_the_forms_and_the_sdk_work_on_every_ipykernel(version: str, learner: Le
     learner.return_to_cells()
     learner.step()
     scope = learner.field("ID Scope").input_value()
+    learner.type("ID Scope", f"{scope}?")
+    learner.reads("letters and digits")
     learner.type("ID Scope", scope)
+    learner.reads(f"In use: ID Scope {scope}")
     learner.return_to_cells()
     learner.step()
-    learner.reads(f"Entered: emulator {scope} entered in this notebook")
+    learner.reads(f"In use now: emulator {scope}")
 
     _type_twice(learner, idle)
     learner.return_to_cells()

@@ -25,6 +25,7 @@ from dpsx_helpers.forms.uploads import DEVICE_CERTIFICATE, DEVICE_KEY
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Stop
 
+_WHEN_DONE = "Press Enter when you are done."
 _WHERE = {
     "emulator": "Everything stays on this machine; ID scope, endpoint and hub are filled in for you.",
     "azure": "You need an Azure account with a provisioning service and a linked hub, as described above.",
@@ -71,7 +72,8 @@ class _TextForm(Form):
         self._memory = Memory(title)
         fields = [self._field(one) for one in inputs]
         super().__init__(title, *fields, intro=intro)
-        self._say("Press Enter when you are done.")
+        self._say(_WHEN_DONE)
+        self._entered = False
         self._settle()
         for one, field in zip(inputs, fields, strict=True):
             self._watch(one, field)
@@ -103,10 +105,13 @@ class _TextForm(Form):
         def changed(change: Any) -> None:
             with self.lock:
                 field.judge(lambda: self._take(one, field))
-                self._say("Press Enter when you are done.")
+                if self._entered:
+                    self._try(self._outcome)
+                else:
+                    self._say(_WHEN_DONE)
 
         field.widget.observe(changed, names="value")
-        self._on_enter(field.widget, self._outcome)
+        self._on_enter(field.widget, self._enter)
 
     def _take(self, one: _Input, field: Field) -> str:
         self._memory.keep(one.name, field.widget.value)
@@ -118,6 +123,10 @@ class _TextForm(Form):
         tutorial.enter(one.name, typed(field.widget))
         self._memory.keep(one.name, None)
         return said
+
+    def _enter(self) -> str:
+        self._entered = True  # a browser may send Enter before the last keys: from now on the outcome follows them
+        return self._outcome()
 
     def _outcome(self) -> str:
         refused = [one.label for one in self._inputs if self._memory.get(one.name) is not None]
