@@ -162,7 +162,7 @@ def test_wrong_input_is_told_beside_its_field_and_taken_nowhere(learner: Learner
     learner.type_secret(FIRST, "wrong")
     learner.reads("does not open")
     learner.return_to_cells()
-    learner.run_on()
+    learner.run("check")
     assert learner.stops() == []
     learner.reads("10 are stored there")
 
@@ -179,7 +179,7 @@ def test_a_kernel_that_is_restarted_in_the_middle_and_a_page_that_is_loaded_agai
     learner.reads("belongs to a kernel that has ended")
     expect(learner.field("ID Scope")).to_be_hidden()
     learner.back_to("map")
-    learner.run_on()
+    learner.run("check")
     assert learner.stops() == []
     learner.reads("10 are stored there")
 
@@ -191,7 +191,7 @@ def test_two_notebooks_are_open_at_once(learner: Learner) -> None:
     other = learner.in_another_window()
     enroll(other)
     learner.page.bring_to_front()
-    learner.run_on()
+    learner.run("check")
     assert learner.stops() == []
     learner.reads("10 are stored there")
     other.page.bring_to_front()
@@ -211,7 +211,7 @@ def test_an_emulator_that_dies_is_told_and_comes_back(learner: Learner) -> None:
     assert "emulator" in stop
     assert "run the first cell" in stop
     learner.back_to("map")
-    learner.run_on()
+    learner.run("check")
     assert learner.stops() == []
     learner.reads("10 are stored there")
 
@@ -237,9 +237,10 @@ def test_what_is_shown_is_readable_for_everybody(learner: Learner) -> None:
         learner.open(name)
         learner.run_on()
         assert learner.stops() == []
-        for colours in ("JupyterLab Dark", "JupyterLab Light"):
-            theme(page, colours)
-            assert axe(page) == [], (name, colours)
+        with all_in_view(page):  # once for both themes: it takes seconds
+            for colours in ("JupyterLab Dark", "JupyterLab Light"):
+                theme(page, colours)
+                assert axe(page) == [], (name, colours)
         for width in (800, 640):  # 640 is what 1280 is at 200 %; few keep the list of files open there
             page.set_viewport_size({"width": width, "height": 1000})
             page.evaluate(_SIDE_BAR, width == 800)
