@@ -122,6 +122,11 @@ def browser() -> Iterator[Browser]:
 def open_notebook(page: Page, address: str, name: str) -> None:
     """Open a notebook and wait until its kernel is ready."""
     page.goto(f"{address}lab/tree/{name}?reset", wait_until="domcontentloaded")
+    wait_until_ready(page)
+
+
+def wait_until_ready(page: Page) -> None:
+    """Wait until a notebook is in front, and its kernel ready."""
     page.wait_for_function("() => window.jupyterapp && window.jupyterapp.shell.currentWidget", timeout=60_000)
     page.wait_for_function(_READY, timeout=60_000)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import browser, chromium, jupyterlab, open_notebook, save, tutorial_copy
+from browser import browser, chromium, jupyterlab, open_notebook, save, tutorial_copy, wait_until_ready
 from playwright.sync_api import Locator, Page, expect
 from processes import unable
 
@@ -44,11 +44,22 @@ class Learner:
             self.complaints.append(f"console: {text}")
 
     def open(self, name: str) -> None:
+        """The notebook alone: whatever was open is saved and closed, and its kernel left running."""
+        if self.page.url.startswith(self.address):
+            self.save_page()
+            self.page.locator(".lm-DockPanel-tabBar .lm-mod-current .lm-TabBar-tabCloseIcon").click()
+            self.page.locator(".jp-DirListing-item").filter(has_text=name).dblclick()
+            wait_until_ready(self.page)
+        else:
+            open_notebook(self.page, self.address, f"{name}.ipynb")
+        self.page.locator(".jp-Cell").first.click()
+
+    def load_again(self, name: str) -> None:
+        """The whole page, from the address of this notebook."""
         before = list(self.complaints)
         self.page.goto("about:blank")  # requests that are cut off by leaving a page are nobody's error
         self.complaints[:] = before
-        open_notebook(self.page, self.address, f"{name}.ipynb")
-        self.page.locator(".jp-Cell").first.click()
+        self.open(name)
 
     def place(self, tag: str) -> int:
         """The index of the cell with this tag."""

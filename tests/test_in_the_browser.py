@@ -173,7 +173,7 @@ def test_a_kernel_that_is_restarted_in_the_middle_and_a_page_that_is_loaded_agai
     learner.open("04-simulate-the-device")
     learner.run("before")
     learner.save_page()
-    learner.open("04-simulate-the-device")  # the same page, loaded again: its kernel lives, and so do the forms
+    learner.load_again("04-simulate-the-device")  # its kernel lives, and so do the forms
     expect(learner.field("ID Scope")).to_be_editable()
     learner.restart_kernel()
     learner.reads("belongs to a kernel that has ended")
@@ -247,6 +247,7 @@ def test_what_is_shown_is_readable_for_everybody(learner: Learner) -> None:
             with all_in_view(page):
                 assert page.evaluate(_TOO_WIDE) == [], (name, width)
         page.set_viewport_size({"width": 1280, "height": 1000})
+        page.evaluate(_SIDE_BAR, True)
     output = page.locator(".jp-OutputArea-output").last
     output.evaluate("output => output.innerHTML = '<p style=\"width: 2000px\">wide</p>'")
     assert len(page.evaluate(_TOO_WIDE)) == 1, "what sticks out is found"
