@@ -1,4 +1,4 @@
-"""`pytest -m browser` looks for its tests where they are: to collect the six thousand others takes each worker seconds."""
+"""`pytest -m browser` looks for its tests where they are: collecting the six thousand others takes seconds."""
 
 from pathlib import Path
 
