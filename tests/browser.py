@@ -26,6 +26,7 @@ _ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
+POLLING = 50  # milliseconds; by itself playwright asks at every frame, and has the page painted sixty times a second
 _READY = (
     "async () => { const widget = window.jupyterapp.shell.currentWidget;"
     " const session = widget && widget.sessionContext; if (!session) return false; await session.ready;"
@@ -97,7 +98,7 @@ def jupyterlab(notebooks: Path, environment: dict[str, str]) -> Iterator[str]:
         yield json.loads(found[0].read_text())["url"]
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=90)  # it ends its kernels first, which takes a busy machine a while
         log.close()
 
 
@@ -127,8 +128,10 @@ def open_notebook(page: Page, address: str, name: str) -> None:
 
 def wait_until_ready(page: Page) -> None:
     """Wait until a notebook is in front, and its kernel ready."""
-    page.wait_for_function("() => window.jupyterapp && window.jupyterapp.shell.currentWidget", timeout=60_000)
-    page.wait_for_function(_READY, timeout=60_000)
+    page.wait_for_function(
+        "() => window.jupyterapp && window.jupyterapp.shell.currentWidget", timeout=60_000, polling=POLLING
+    )
+    page.wait_for_function(_READY, timeout=60_000, polling=POLLING)
 
 
 def run_all(page: Page) -> None:

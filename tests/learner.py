@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import browser, chromium, jupyterlab, open_notebook, save, tutorial_copy, wait_until_ready
+from browser import POLLING, browser, chromium, jupyterlab, open_notebook, save, tutorial_copy, wait_until_ready
 from playwright.sync_api import Locator, Page, expect
 from processes import unable
 
@@ -76,7 +76,7 @@ class Learner:
         """Shift+Enter, and wait until the cell has run."""
         before = self.at
         self.page.keyboard.press("Shift+Enter")
-        self.page.wait_for_function(_DONE, timeout=WITHIN)
+        self.page.wait_for_function(_DONE, timeout=WITHIN, polling=POLLING)
         assert self.at == before + 1, f"Shift+Enter in cell {before} did not lead to the next one"
 
     def go_to(self, tag: str) -> None:
@@ -142,7 +142,7 @@ class Learner:
         self.page.locator(".lm-Menu-item").filter(has_text=re.compile("^Restart Kernel…")).click()
         with self.page.expect_response(lambda response: "/restart" in response.url):
             self.page.get_by_role("button", name="Confirm Kernel Restart").click()
-        self.page.wait_for_function(_DONE, timeout=WITHIN)
+        self.page.wait_for_function(_DONE, timeout=WITHIN, polling=POLLING)
 
     def outputs(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.page.evaluate(_OUTPUTS)
