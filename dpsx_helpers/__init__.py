@@ -10,6 +10,7 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 __all__ = [
+    "authorities",
     "certificates",
     "checks",
     "conversation",

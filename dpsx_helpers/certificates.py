@@ -13,26 +13,16 @@ import os
 import re
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import (
     PrivateKeyTypes,
     PublicKeyTypes,
 )
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from dpsx_helpers.certificate_files import (
     CERTIFICATE_LABELS,
@@ -46,6 +36,7 @@ from dpsx_helpers.certificate_files import (
     what_else,
 )
 from dpsx_helpers.certificate_files import is_private_key as _is_private_key
+from dpsx_helpers.certificate_making import KeyType, encrypted, new_key, octets, of_device, refuse_short
 from dpsx_helpers.certificate_store import alone_in, put_pair
 from dpsx_helpers.certificate_text import Description, Extension, describe
 
@@ -66,14 +57,11 @@ __all__ = [
 CERTIFICATE_FILE = "python-device.pem"
 KEY_FILE = "python-device.key.pem"
 
-KeyType = Literal["rsa-4096", "ec-p256"]
 Existing = Literal["refuse", "reuse", "replace"]
 
 _KEY_LABELS = frozenset(
     {"ENCRYPTED PRIVATE KEY", "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "DSA PRIVATE KEY"}
 )
-# OpenSSL's prompt takes 4 to 1023 octets; Python's ssl and cryptography stop at the same upper end.
-_SHORTEST_PASS_PHRASE, _LONGEST_PASS_PHRASE = 4, 1023
 
 
 @dataclass(frozen=True)
@@ -104,7 +92,7 @@ def create(
     certificate, but never one beside another's key. Raises CertificateError.
     """
     check_registration_id(registration_id)
-    _octets(pass_phrase)
+    octets(pass_phrase)
     start = (now or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
     folder = _folder(directory)
     certificate_file, key_file = folder / CERTIFICATE_FILE, folder / KEY_FILE
@@ -114,10 +102,10 @@ def create(
                 raise CertificateError(_refusal(certificate_file, key_file))
             _check_reusable(registration_id, pass_phrase, certificate_file, key_file, start)
             return Pair(certificate_file, key_file, created=False)
-        _refuse_short(pass_phrase)
-        key = _new_key(key_type)
-        certificate = _self_signed(registration_id, key, start, days)
-        put_pair(key_file, _encrypted(key, pass_phrase), certificate_file, certificate.public_bytes(Encoding.PEM))
+        refuse_short(pass_phrase)
+        key = new_key(key_type)
+        certificate = of_device(registration_id, key, start, days, None, key)
+        put_pair(key_file, encrypted(key, pass_phrase), certificate_file, certificate.public_bytes(Encoding.PEM))
     return Pair(certificate_file, key_file, created=True)
 
 
@@ -163,7 +151,7 @@ def open_key(key_file: Path, pass_phrase: str) -> PrivateKeyTypes:
     path = Path(key_file)
     block = _key_block(path)
     encrypted = block.label == "ENCRYPTED PRIVATE KEY" or "ENCRYPTED" in block.headers
-    secret = _octets(pass_phrase) if encrypted else None
+    secret = octets(pass_phrase) if encrypted else None
     try:
         return load_pem_private_key(block.text, secret)
     except UnsupportedAlgorithm:
@@ -194,28 +182,6 @@ def check_pair(certificate_file: Path, key_file: Path, pass_phrase: str) -> Desc
         )
     _load_as_the_sdk_does(certificate_path, key_path, pass_phrase)
     return description
-
-
-def _octets(pass_phrase: str) -> bytes:
-    """The pass phrase as octets (UTF-8); CertificateError when it is empty or cannot be typed or exported."""
-    if not pass_phrase:
-        raise CertificateError("The pass phrase is empty: enter the one that encrypts the private key.")
-    if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in pass_phrase):
-        raise CertificateError("The pass phrase has a character that cannot be stored: enter one without it.")
-    octets = pass_phrase.encode("utf-8")
-    if len(octets) > _LONGEST_PASS_PHRASE:
-        raise CertificateError(
-            f"The pass phrase is longer than {_LONGEST_PASS_PHRASE} bytes, the most that OpenSSL takes: "
-            "enter a shorter one."
-        )
-    return octets
-
-
-def _refuse_short(pass_phrase: str) -> None:
-    if len(_octets(pass_phrase)) < _SHORTEST_PASS_PHRASE:
-        raise CertificateError(
-            f"The pass phrase is too short: enter at least {_SHORTEST_PASS_PHRASE} characters, as openssl demands too."
-        )
 
 
 def _key_block(path: Path) -> PemBlock:
@@ -271,53 +237,6 @@ def _load_as_the_sdk_does(certificate_file: Path, key_file: Path, pass_phrase: s
             f"OpenSSL does not take {shown(certificate_file)} with {shown(key_file)} ({reason}): "
             "save both as plain ASCII PEM, or make a new pair."
         )
-
-
-# --- making ---------------------------------------------------------------------------------------
-
-
-def _new_key(key_type: str) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
-    if key_type == "rsa-4096":
-        return rsa.generate_private_key(public_exponent=65537, key_size=4096)
-    if key_type == "ec-p256":
-        return ec.generate_private_key(ec.SECP256R1())
-    raise CertificateError(f"There is no key type {key_type!r}: use 'rsa-4096' or 'ec-p256'.")
-
-
-def _self_signed(
-    registration_id: str, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, start: datetime, days: int
-) -> x509.Certificate:
-    """The certificate that openssl's usr_cert profile gives, with key identifiers, for TLS clients."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, registration_id)])
-    public_key = key.public_key()
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(_end(start, days))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public_key), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-
-
-def _end(start: datetime, days: int) -> datetime:
-    try:
-        end = start + timedelta(days=days)
-    except OverflowError:
-        end = start
-    if days < 1 or end <= start:
-        raise CertificateError(f"A certificate cannot be valid for {days} days: use at least 1, for example 365.")
-    return end
-
-
-def _encrypted(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, pass_phrase: str) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(_octets(pass_phrase)))
 
 
 # --- what is there already ------------------------------------------------------------------------

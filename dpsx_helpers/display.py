@@ -127,6 +127,11 @@ def ask(*lines: str) -> View:
     return _list([f"☐ {line}" for line in lines], ORANGE)
 
 
+def open_questions(view: View) -> list[str]:
+    """The lines of `ask` in a view."""
+    return [line.removeprefix("☐ ") for line in view.text.splitlines() if line.startswith("☐ ")]
+
+
 def _list(lines: Sequence[str], colour: str) -> View:
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     html = f'<ul style="{_BOX.format(colour=colour)};list-style:none;overflow-wrap:anywhere">{items}</ul>'

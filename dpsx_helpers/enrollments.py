@@ -226,19 +226,21 @@ def _reprovisioning(policy: Any) -> Reprovisioning:
 def _client(target: Target) -> Iterator[DeviceProvisioningClient]:
     if target.dps_connection_string is None:
         raise NotReadable(
-            "This tutorial does not read or change enrollments on Azure: open your provisioning service in "
-            "the portal, then Manage "
+            "Without DPS_CONNECTION_STRING this tutorial does not read or change enrollments on Azure: open your "
+            "provisioning service in the portal, then Manage "
             "enrollments, then Individual Enrollments (or run `az iot dps enrollment list --dps-name <name> "
             "--resource-group <group>`)."
         )
     # No proxy, no retries: the emulator is on this machine and answers at once or not at all.
+    near: dict[str, Any] = {
+        "connection_verify": str(target.bundle_file),
+        "use_env_settings": False,
+        "connection_timeout": 3,
+        "read_timeout": 10,
+        "retry_total": 0,
+    }
     client = DeviceProvisioningClient.from_connection_string(
-        target.dps_connection_string,
-        connection_verify=str(target.bundle_file),
-        use_env_settings=False,
-        connection_timeout=3,
-        read_timeout=10,
-        retry_total=0,
+        target.dps_connection_string, **near if target.is_emulator else {}
     )
     with diagnosis.explain_service("provisioning service"), client:
         yield client

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 GLOBAL_ENDPOINT = "global.azure-devices-provisioning.net"
 #: Python (and the device SDK), Node, and `requests` and `az` look here for the certificates they trust.
 TRUST = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE")
+#: What lets the notebooks act for the operator on Azure. Each holds a key.
+CONNECTION_STRINGS = ("DPS_CONNECTION_STRING", "IOTHUB_CONNECTION_STRING")
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,10 @@ class Target:
 
     @property
     def service(self) -> bool:
-        """Whether enrollments and devices can be read from here: in this version only on the emulator."""
-        return self.emulator is not None
+        """Whether enrollments and devices can be read and changed from here: always on the emulator, on Azure with both
+        connection strings.
+        """
+        return bool(self.dps_connection_string and self.iothub_connection_string)
 
     @property
     def id_scope(self) -> str:
@@ -94,6 +98,18 @@ def current() -> Target:
     return _trusted(Emulator.start(tutorial.work_dir() / "emulator"))
 
 
+def for_operator() -> Target:
+    """The target in use, for a notebook that acts for the operator too. Stop when that needs connection strings."""
+    target = current()
+    if not target.service:
+        raise Stop(
+            "This notebook does the operator's work too, which on Azure takes both connection strings: set "
+            f"{' and '.join(CONNECTION_STRINGS)} (portal, Shared access policies: provisioningserviceowner of your "
+            "provisioning service, iothubowner of your IoT hub) before you start Jupyter, and run this cell again."
+        )
+    return target
+
+
 def attached() -> Target | None:
     """The target in use if it needs no starting: None when the emulator is the target and is not running."""
     if tutorial.target() == "azure":
@@ -129,13 +145,41 @@ def environment(target: Target) -> dict[str, str]:
 
 
 def _azure() -> Target:
-    return Target("azure", _host(GLOBAL_ENDPOINT), _id_scope(None))
+    dps, hub = (_connection_string(name) for name in CONNECTION_STRINGS)
+    hubs = (_host_name(hub),) if hub else ()
+    return Target(
+        "azure",
+        _host(GLOBAL_ENDPOINT),
+        _id_scope(None),
+        hubs,
+        dps_connection_string=dps,
+        iothub_connection_string=hub,
+    )
+
+
+def _connection_string(name: str) -> str | None:
+    """A connection string from the environment: HostName=…;SharedAccessKeyName=…;SharedAccessKey=…"""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return None
+    parts = dict(part.partition("=")[::2] for part in text.split(";"))
+    if not all(parts.get(part) for part in ("HostName", "SharedAccessKeyName", "SharedAccessKey")):
+        raise Stop(
+            f"The environment variable {name} is not a connection string with HostName, SharedAccessKeyName and "
+            "SharedAccessKey: copy it again from Shared access policies in the portal, and restart Jupyter with it."
+        )
+    return tutorial.Secret(text)
+
+
+def _host_name(connection_string: str) -> str:
+    return connection_string.split("HostName=", 1)[1].split(";", 1)[0]
 
 
 def _trusted(emulator: "Emulator") -> Target:
     names = emulator.environment()
     os.environ.update({name: names[name] for name in TRUST})
     seen = emulator.overview
+    _reach_without_proxy(seen.host)
     details = (
         ("Service endpoint", seen.service_endpoint),
         ("Linked IoT hubs", ", ".join(seen.hubs) or "none"),
@@ -149,10 +193,18 @@ def _trusted(emulator: "Emulator") -> Target:
         hubs=tuple(seen.hubs),
         details=details,
         bundle_file=seen.bundle_file,
-        dps_connection_string=seen.dps_connection_string,
-        iothub_connection_string=seen.iothub_connection_string,
+        dps_connection_string=tutorial.Secret(seen.dps_connection_string),
+        iothub_connection_string=tutorial.Secret(seen.iothub_connection_string),
         emulator=emulator,
     )
+
+
+def _reach_without_proxy(host: str) -> None:
+    """A proxy that is set up for the internet does not lead to this machine: service clients are to pass it by."""
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = [one for one in os.environ.get(name, "").split(",") if one]
+        if host not in hosts:
+            os.environ[name] = ",".join([*hosts, host])
 
 
 def _host(default: str) -> str:

@@ -83,6 +83,19 @@ def work_dir() -> Path:
     return work
 
 
+def own_folder(notebook: int) -> Path:
+    """The folder in the work folder (created when missing) for what one of the notebooks 06 to 10 makes."""
+    folder = work_dir() / f"notebook-{notebook:02}"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Stop(
+            f"The folder {folder} cannot be made ({error.strerror}): move away what is there, or set DPSX_WORK_DIR to "
+            "another folder."
+        ) from error
+    return folder
+
+
 def _tutorial_folder() -> Path:
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -297,7 +310,7 @@ def remember(**facts: str | None) -> None:
             raise TypeError(f"not a fact that may be remembered: {name}")
         section[name] = value
     document[target()] = {name: value for name, value in section.items() if value is not None}
-    _save(document)
+    write_json(work_dir() / "tutorial.json", document)
 
 
 def forget(*names: str) -> None:
@@ -351,8 +364,8 @@ def _damaged(path: Path, why: str) -> Stop:
     )
 
 
-def _save(document: dict[str, Any]) -> None:
-    path = work_dir() / "tutorial.json"
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a file of the work folder whole or not at all. Stop when it cannot be written."""
     try:
         _replace(path, document)
     except OSError as error:
@@ -363,7 +376,7 @@ def _save(document: dict[str, Any]) -> None:
 
 
 def _replace(path: Path, document: dict[str, Any]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tutorial-", suffix=".json")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".json")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(document, file, indent=2)

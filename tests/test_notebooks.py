@@ -1,7 +1,6 @@
 """The notebooks: their form, the quickstart's facts in them, and what a learner meets in running them."""
 
 import ast
-import asyncio
 import os
 import re
 import subprocess
@@ -15,104 +14,34 @@ from typing import Any
 import nbformat
 import pytest
 from devices import NAME, PASS_PHRASE, odd_pair
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from executed import (
+    BY_NUMBER,
+    FOLDER,
+    QUICKSTART,
+    TRACEBACK,
+    Kernel,
+    cells,
+    errors,
+    files_with,
+    only_sentence,
+    read,
+    said,
+    tagged,
+    words,
+)
 from processes import free_host
 
 import dpsx_helpers
-from dpsx_helpers import certificates, enrollments, targets, tutorial
+from dpsx_helpers import certificates, enrollments, targets, tutorial, views
 from dpsx_helpers.emulator import Emulator, EmulatorError
 from dpsx_helpers.targets import GLOBAL_ENDPOINT, Target
 
 pytest_plugins = ["kit"]
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 CANARY = "canary-7f3a91c5e8d2"
 LOG_LINE = (
     "RegistrationStage(RequestAndResponseOperation): Op will transition into polling after interval 2.  Setting timer."
 )
-TRACEBACK = "Traceback (most recent call last)"
-
-
-def read(number: int) -> Any:
-    return nbformat.read(NOTEBOOKS[number], as_version=4)
-
-
-def cells(notebook: Any, kind: str) -> list[Any]:
-    return [cell for cell in notebook.cells if cell.cell_type == kind]
-
-
-def tagged(notebook: Any, tag: str) -> Any:
-    (cell,) = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", ())]
-    return cell
-
-
-# --- running a notebook -----------------------------------------------------------------------------------------------
-
-
-class Kernel:
-    """A Python process of this interpreter for notebooks. It knows none of this machine's DPSX_* variables."""
-
-    def __init__(self, folder: Path, **environment: str) -> None:
-        folder.mkdir(parents=True)
-        self._runner = asyncio.Runner()
-        self._manager = AsyncKernelManager(
-            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), connection_file=str(folder / "connection.json")
-        )
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("DPSX_")}
-        for name in (*tutorial.VARIABLES, *targets.TRUST):
-            kept.pop(name, None)
-        environment |= {"IPYTHONDIR": str(folder / "ipython")}
-        with (folder / "kernel.log").open("wb") as log:
-            start = self._manager.start_kernel(env=kept | environment, cwd=str(FOLDER), stdout=log, stderr=log)
-            self._runner.run(start)  # the process is there, and gets ready while others work
-
-    def execute(self, notebook: Any) -> Any:
-        """Run All, to the end or to the first error; the notebook with its outputs, as JupyterLab would save it."""
-        client = NotebookClient(notebook, km=self._manager, timeout=60, store_widget_state=True, coalesce_streams=True)
-        with suppress(CellExecutionError):
-            self._runner.run(client.async_execute())
-        client.kc.stop_channels()
-        return notebook
-
-    def end(self) -> None:
-        self._runner.run(self._manager.shutdown_kernel(now=True))
-        self._runner.close()
-
-
-def said(cell: Any) -> str:
-    """All that is to be read below a cell."""
-    texts = []
-    for output in cell.get("outputs", ()):
-        data = output.get("data", {}).get("text/plain", "")
-        texts.append(output.get("text", "") + data + "\n".join(output.get("traceback", ())))
-    return "\n".join(texts)
-
-
-def errors(notebook: Any) -> list[list[str]]:
-    """The tracebacks that a learner sees; none when the notebook ran to its end."""
-    outputs = [output for cell in cells(notebook, "code") for output in cell.outputs]
-    return [list(output.traceback) for output in outputs if output.output_type == "error"]
-
-
-def only_sentence(notebook: Any) -> str:
-    """What stopped the notebook: one sentence, one line, no traceback; and nothing ran after it."""
-    (shown,) = errors(notebook)
-    assert len(shown) == 1, "\n".join(shown)
-    (sentence,) = shown
-    assert sentence.endswith(".")
-    assert not re.search(r"\n|\x1b|[.!?] +[A-Z]", sentence), sentence
-    assert TRACEBACK not in (text := "\n".join(map(said, notebook.cells))), text
-    ran = [cell for cell in cells(notebook, "code") if cell.execution_count]
-    assert "error" in [output.output_type for output in ran[-1].outputs]
-    return sentence
-
-
-def files_with(secret: str, folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
 # --- Restart & Run All ------------------------------------------------------------------------------------------------
@@ -248,7 +177,7 @@ class Desk:
 
     def run(self, number: int, **environment: str) -> Any:
         """Restart & Run All in this folder with these variables set; the notebook with its outputs."""
-        names = [*tutorial.INPUTS.values(), *tutorial.VARIABLES, *targets.TRUST]
+        names = [*tutorial.INPUTS.values(), *tutorial.VARIABLES, *targets.TRUST, *targets.CONNECTION_STRINGS]
         environment["DPSX_WORK_DIR"] = str(self._work)
         afresh = _AFRESH.format(names=names, environment=environment, lookups=str(self._record))
         notebook = read(number)
@@ -479,7 +408,7 @@ def test_the_notebooks_run_in_their_order_and_once_more_in_the_same_folder(folde
         if place % 6 == 5:
             _look_at_what_is_left(folder)
 
-    executed = run_all(folder, NOTEBOOKS * 2, look_at_the_key)
+    executed = run_all(folder, [BY_NUMBER[number] for number in QUICKSTART] * 2, look_at_the_key)
     _look_at_the_preparations(executed)
     thumbprints = [_thumbprint(notebook) for notebook in executed["02"]]
     assert thumbprints[0] != thumbprints[1], "the pair is made anew after it was deleted"
@@ -494,7 +423,7 @@ def test_the_notebooks_run_in_their_order_and_once_more_in_the_same_folder(folde
 
 # --- the form of each notebook ----------------------------------------------------------------------------------------
 
-each_notebook = pytest.mark.parametrize("number", range(6), ids=lambda number: NOTEBOOKS[number].stem)
+each_notebook = pytest.mark.parametrize("number", BY_NUMBER, ids=lambda number: BY_NUMBER[number].stem)
 
 
 def prose(notebook: Any) -> str:
@@ -520,14 +449,8 @@ def imports(tree: ast.Module) -> set[str]:
     return found
 
 
-def words(source: str) -> int:
-    """Words that are read: not addresses, tags and signs."""
-    text = re.sub(r"\]\([^)]*\)|<[^>]*>", " ", source)
-    return sum(bool(re.search(r"\w", word)) for word in text.split())
-
-
-def test_there_are_six_notebooks_in_order() -> None:
-    assert [path.name[:3] for path in NOTEBOOKS] == ["00-", "01-", "02-", "03-", "04-", "05-"]
+def test_there_are_eleven_notebooks_in_the_order_of_the_map() -> None:
+    assert [path.stem for path in BY_NUMBER.values()] == [name for name, _ in views.STEPS]
 
 
 @each_notebook
@@ -598,7 +521,7 @@ def test_links_lead_to_notebooks_that_exist_and_pictures_are_put_in_words(number
     text = "\n".join(cell.source for cell in cells(read(number), "markdown"))
     links = re.findall(r"\]\((?!https://)([^)#]+)", text)
     assert [link for link in links if not (FOLDER / link).is_file()] == []
-    after = NOTEBOOKS[(number + 1) % 6].name
+    after = BY_NUMBER[(number + 1) % len(BY_NUMBER)].name
     assert after in links, "Next leads on"
     pictures = re.findall(r"!\[([^\]]*)\]\(", text) + re.findall(r"<img\b(?![^>]*\balt=\"[^\"]+\")", text)
     assert all(len(alternative) > 10 for alternative in pictures)
@@ -725,7 +648,7 @@ FACTS = {
 
 @pytest.mark.parametrize("part", FACTS)
 def test_the_notebooks_tell_all_facts_of_the_quickstart(part: str) -> None:
-    text = "\n\n".join(cell.source for number in range(6) for cell in read(number).cells)
+    text = "\n\n".join(cell.source for number in QUICKSTART for cell in read(number).cells)
     assert [fact for fact in FACTS[part] if fact not in text] == []
 
 
@@ -738,7 +661,7 @@ def test_the_name_in_the_quickstart_is_the_one_that_the_cells_use() -> None:
 
 
 def test_each_notebook_runs_twice_in_a_row(folder: Path) -> None:
-    executed = run_all(folder, [path for path in NOTEBOOKS for _ in range(2)], lambda place: None)
+    executed = run_all(folder, [BY_NUMBER[number] for number in QUICKSTART for _ in range(2)], lambda place: None)
     _look_at_what_is_left(folder)
     _look_at_the_preparations(executed)
     thumbprints = [_thumbprint(notebook) for notebook in executed["02"]]

@@ -215,7 +215,7 @@ class Evidence:
 
     @cached_property
     def service(self) -> targets.Target | None:
-        """The target when its other side can be read from here."""
+        """The target when its other side can be read from here, as far as the emulator's can."""
         trusted = {name: os.environ.get(name) for name in targets.TRUST}
         try:
             target = targets.attached()
@@ -227,7 +227,7 @@ class Evidence:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
-        return target if target is not None and target.service else None
+        return target if target is not None and target.is_emulator else None
 
     @cached_property
     def enrollment(self) -> "Enrollment | None":

@@ -46,6 +46,11 @@ STEPS = (
     ("03-create-an-individual-enrollment", "Create an individual enrollment"),
     ("04-simulate-the-device", "Simulate the device"),
     ("05-clean-up-resources", "Clean up resources"),
+    ("06-enroll-programmatically", "Enroll programmatically"),
+    ("07-enrollment-groups", "Enrollment groups"),
+    ("08-when-it-fails", "When it fails"),
+    ("09-device-twins-and-methods", "Device twins and methods"),
+    ("10-a-fleet-of-devices", "A fleet of devices"),
 )
 
 _MAP = (
@@ -56,7 +61,7 @@ _STEP = "margin:0;padding:0.35em 0.2em"
 
 
 def tutorial_map(step: int) -> View:
-    """The six notebooks in order, with this one marked (`step` 0 to 5)."""
+    """The notebooks in order, with this one marked (`step` 0 to 10)."""
     items, lines = [], []
     for number, (name, title) in enumerate(STEPS):
         here = number == step

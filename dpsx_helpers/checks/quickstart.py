@@ -1,13 +1,13 @@
-"""Am I done with this section? Each check shows what it saw, or stops with one sentence that says what is
-missing and where to go.
-"""
+"""The checks of notebooks 00 to 05: each shows what it saw, or stops with one sentence."""
 
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dpsx_helpers import certificates, enrollments, machine, registry, targets, tutorial
+from dpsx_helpers.checks.exercise import running
 from dpsx_helpers.display import View, ask, passed
+from dpsx_helpers.progress import recorded
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Stop
 
@@ -16,6 +16,7 @@ _MQTT_PORT, _WEBSOCKET_PORT = 8883, 443
 _since = datetime.now(UTC)
 
 
+@recorded("00")
 def start_here() -> View:
     """A target is chosen, the machine is fit, and the emulator (when it is the target) runs."""
     tutorial.target()  # a wrong DPSX_TARGET or a damaged tutorial.json says so itself
@@ -25,7 +26,7 @@ def start_here() -> View:
             f"This machine is not ready: {faults[0].name} ({faults[0].found}); {faults[0].remedy}, and run "
             "this check again."
         )
-    target = _running()
+    target = running()
     if target.is_emulator:
         return passed(
             "this machine is fit",
@@ -37,6 +38,7 @@ def start_here() -> View:
     )
 
 
+@recorded("01")
 def environment() -> View:
     """The SDK imports and the port that the device needs answers."""
     missing = [finding for finding in machine.findings() if finding.name.startswith("azure-") and not finding.ok]
@@ -44,11 +46,12 @@ def environment() -> View:
         raise Stop(
             f"{missing[0].name} {missing[0].found}: {missing[0].remedy}, restart the kernel and run this check again."
         )
-    target = _running()
+    target = running()
     port = _reachable(target)
     return passed("the device SDK can be imported", f"{target.host} answers on port {port}")
 
 
+@recorded("02")
 def certificate() -> View:
     """The pair is on disk, the key opens and belongs to the certificate, which is a device's and names the
     registration ID.
@@ -102,9 +105,10 @@ def _same_name(seen: certificates.Description, registration_id: str, what: str) 
     return registration_id
 
 
+@recorded("03")
 def enrollment() -> View:
     """The device is enrolled with the very certificate that is on disk."""
-    target, name = _running(), tutorial.registration_id()
+    target, name = running(), tutorial.registration_id()
     seen = certificates.describe(tutorial.certificate_file())
     _same_name(seen, name, "your registration ID")
     if not target.service:
@@ -148,7 +152,7 @@ def before_connecting() -> View:
                 "then this check."
             )
     host = values["PROVISIONING_HOST"]
-    target = _running()
+    target = running()
     if target.is_emulator and host != target.host:
         raise Stop(
             f'PROVISIONING_HOST is "{host}", but the emulator is at {target.host}: run the cell of notebook 04 that '
@@ -180,11 +184,12 @@ def _pass_phrases_agree(values: dict[str, str]) -> None:
         )
 
 
+@recorded("04")
 def simulate(acknowledged: int, expected: int = 10) -> View:
     """The device is in the hub with this certificate, and its messages were acknowledged (and stored, where
     that can be read).
     """
-    target, device_id = _running(), tutorial.device_id()
+    target, device_id = running(), tutorial.device_id()
     if acknowledged < expected:
         raise Stop(
             f"{acknowledged} of {expected} messages were acknowledged: run the cell of notebook 04 that "
@@ -234,6 +239,7 @@ def _enqueued(stamp: str) -> datetime:
     return datetime.fromisoformat(f"{head}.{(fraction + '000000')[:6]}+00:00")
 
 
+@recorded("05")
 def clean_up(kept: bool) -> View:
     """After "continue": the pair is still there. After "clean up": no record, no key, no emulator of this "
     "tutorial is left."""
@@ -291,16 +297,6 @@ def _emulator_gone(target: Target | None) -> str:
             "The emulator of this tutorial still runs: run the cell of notebook 05 that stops it, then this check."
         )
     return "the emulator still runs because you started it in a terminal: Ctrl-C there stops it"
-
-
-def _running() -> Target:
-    target = targets.attached()
-    if target is None:
-        raise Stop(
-            "The emulator is not running: run the cell with targets.current() at the top of this notebook, "
-            "then this check."
-        )
-    return target
 
 
 def _reachable(target: Target) -> int:
