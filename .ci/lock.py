@@ -1,6 +1,7 @@
-"""Regenerate the three lock files: `python .ci/lock.py` in an environment with requirements-dev.txt.
+"""Regenerate the lock files: `python .ci/lock.py` in an environment with requirements-dev.txt.
 
-requirements.txt and requirements-dev.txt come from one resolution by uv, for every platform and Python from 3.11 on.
+The requirements-*.txt come from one resolution by uv, for every platform and Python from 3.11 on; requirements-fleet.txt
+is requirements.txt and the extra `fleet`.
 binder/requirements.txt is the part of it that Binder's base image does not bring, for the Python of binder/runtime.txt.
 """
 
@@ -56,18 +57,21 @@ def write(path: str, lines: list[str]) -> None:
 
 
 def main() -> None:
-    direct = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    direct, fleet = project["dependencies"], project["optional-dependencies"]["fleet"]
     universal = ("--universal", "--python-version", "3.11")
-    everything = resolve([*direct, *DEVELOPMENT], *universal)
+    everything = resolve([*direct, *fleet, *DEVELOPMENT], *universal)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         constraints.write("\n".join(everything))
         constraints.flush()
         core = resolve(direct, *universal, "--constraint", constraints.name)
+        with_fleet = resolve([*direct, *fleet], *universal, "--constraint", constraints.name)
         leaner = [text for text in direct if canonicalize_name(Requirement(text).name) not in BINDER_BRINGS]
         python = re.sub("^python-", "", (ROOT / "binder/runtime.txt").read_text().strip())
         target = ("--python-version", python, "--python-platform", "linux", "--constraint", constraints.name)
         binder = resolve(leaner, *target)
     write("requirements.txt", [*header("All that the tutorial needs, exactly."), *core, "-e ."])
+    write("requirements-fleet.txt", [*header("The tutorial and what notebook 10 can draw with, exactly."), *with_fleet, "-e ."])
     write("requirements-dev.txt", [*header("The tutorial and the tools that test it, exactly."), *everything, "-e ."])
     write("binder/requirements.txt", [*header("What Binder's base image lacks, exactly."), *binder])
 

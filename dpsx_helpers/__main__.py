@@ -1,4 +1,4 @@
-"""`dpsx lab | run | doctor`: the learner's command line."""
+"""`dpsx lab | run | check | doctor`: the learner's command line."""
 
 import argparse
 import os
@@ -14,7 +14,8 @@ _ABOUT = """\
 Learn how a simulated X.509 device is provisioned to Azure IoT Hub, in notebooks, on an emulator or on Azure.
 
   dpsx lab      opens the tutorial in JupyterLab
-  dpsx run      runs all of it without hands, and leaves one page to read
+  dpsx run      runs it without hands, and leaves one page to read
+  dpsx check    says what of it is done, for you or for your teacher
   dpsx doctor   says whether this machine is fit for it
 """
 INTERRUPTED = 130  # as shells count Ctrl-C
@@ -72,17 +73,26 @@ def _command(given: list[str]) -> int:
     parser = _parser()
     if given[:1] == ["lab"] and not {"-h", "--help"}.intersection(given):
         return int(_module("lab").start(given[1:]))  # whatever else is said is for JupyterLab
-    name = parser.parse_args(given).command
-    if name is None:
+    options = parser.parse_args(given)
+    if options.command is None:
         parser.print_help()
         return 0
     with warnings.catch_warnings(), _module("doctor").settled():
         warnings.simplefilter("ignore")  # of libraries, to which a learner can do nothing
-        return _run() if name == "run" else _doctor()
+        if options.command == "run":
+            return _run(options.all)
+        return _check(options.json) if options.command == "check" else _doctor()
 
 
-def _run() -> int:
-    _module("run").run(sys.stdout)
+def _run(everything: bool) -> int:
+    _module("run").run(sys.stdout, everything)
+    return 0
+
+
+def _check(as_json: bool) -> int:
+    """0 when there is a report, whatever is in it."""
+    found = _module("report").make()
+    print(found.as_json() if as_json else found.as_text())
     return 0
 
 
@@ -112,13 +122,16 @@ def _parser() -> argparse.ArgumentParser:
     texts = {
         "lab": "Open JupyterLab on the first notebook, until Ctrl-C. Other arguments go to `jupyter lab`, "
         "for example --port 9999 or --no-browser.",
-        "run": "Run notebooks 00 to 05 in notebooks/work/run (or $DPSX_WORK_DIR/run), on an emulator of their own. "
+        "run": "Run notebooks 00 to 05, or all eleven, in notebooks/work/run (or $DPSX_WORK_DIR/run), on an emulator of "
+        "their own. "
         "Inputs: the variables DPSX_PASS_PHRASE, DPSX_CERT_FILE, DPSX_KEY_FILE, DPSX_REGISTRATION_ID, DPSX_ID_SCOPE, "
         "DPSX_PROVISIONING_HOST, DPSX_TARGET; none is needed.",
+        "check": "Look at what the notebooks made, and print which checks and exercises are done. Nothing is started.",
         "doctor": "Check Python, packages, folders, ports, the emulator, and those DPSX_ variables that are set.",
     }
-    for name, text in texts.items():
-        commands.add_parser(name, description=text, allow_abbrev=False)
+    parts = {name: commands.add_parser(name, description=text, allow_abbrev=False) for name, text in texts.items()}
+    parts["run"].add_argument("--all", action="store_true", help="go on after the quickstart, with notebooks 06 to 10")
+    parts["check"].add_argument("--json", action="store_true", help="print one JSON document instead of text")
     return parser
 
 

@@ -30,7 +30,7 @@ from dpsx_helpers import certificates, doctor, lab, tutorial
 from dpsx_helpers.emulator import Emulator, EmulatorError
 from dpsx_helpers.errors import LearnerError
 
-NOTEBOOKS = 6
+QUICKSTART = 6  # notebooks
 CELL_WITHIN = 180  # seconds; the longest is register() on Azure, which gives up by itself before that
 KERNEL_WITHIN = 60  # seconds
 # The SDK's own object, whatever the notebook calls it. Evaluated in the kernel of 04 after its last cell.
@@ -63,12 +63,12 @@ class Registered:
         return f"Registered: device ID {self.device_id}, hub {self.hub}, substatus {self.substatus}{heard}"
 
 
-def run(out: TextIO) -> None:
-    """Run 00–05, telling `out` how far it is. Raises LearnerError with what stopped it, and where.
+def run(out: TextIO, everything: bool = False) -> None:
+    """Run 00–05, or 00–10, telling `out` how far it is. Raises LearnerError with what stopped it, and where.
 
     Expects the environment of `doctor.settled()`, and leaves it changed.
     """
-    notebooks = _notebooks(lab.notebooks_folder())
+    notebooks = _notebooks(lab.notebooks_folder(), len(tutorial.STEPS) if everything else QUICKSTART)
     folder = tutorial.work_dir() / "run"
     with _alone_in(folder):
         os.environ["DPSX_WORK_DIR"] = str(folder)
@@ -80,11 +80,13 @@ def run(out: TextIO) -> None:
     print(f"The notebooks as they ran: {(folder / 'index.html').as_uri()}", file=out)
 
 
-def _notebooks(folder: Path) -> list[Path]:
-    found = sorted(folder.glob("0[0-5]-*.ipynb"))
-    if [path.name[:2] for path in found] != [f"{number:02}" for number in range(NOTEBOOKS)]:
+def _notebooks(folder: Path, count: int) -> list[Path]:
+    numbers = [f"{number:02}" for number in range(count)]
+    found = sorted(path for path in folder.glob("[0-9][0-9]-*.ipynb") if path.name[:2] in numbers)
+    if [path.name[:2] for path in found] != numbers:
         raise RunError(
-            f"The notebooks 00 to 05 are not all in {folder}, once each: bring them back with `git checkout notebooks`."
+            f"The notebooks 00 to {numbers[-1]} are not all in {folder}, once each: bring them back with "
+            "`git checkout notebooks`."
         )
     return found
 
@@ -122,9 +124,10 @@ def _check_inputs() -> None:
 def _clear(folder: Path) -> None:
     """Delete what the last run left (and nothing else); on Azure its pair stays, as it may be enrolled there."""
     _stop_emulator(folder)
-    ours = ["executed", "emulator", "index.html", "kernels.log"]
+    ours = ["executed", "emulator", "index.html", "kernels.log", "progress.json"]
     if tutorial.target() == "emulator":
         ours += ["tutorial.json", certificates.CERTIFICATE_FILE, certificates.KEY_FILE]
+        ours += [f"notebook-{number:02}" for number in range(QUICKSTART, len(tutorial.STEPS))]
     for path in (folder / name for name in ours):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -195,7 +198,7 @@ class _Run:
                 await emulator
             loop.run_in_executor(self._apart, importlib.import_module, "dpsx_helpers.page")  # takes a second
             for number, path in enumerate(self._notebooks):
-                if number + 1 < NOTEBOOKS:
+                if number + 1 < len(self._notebooks):
                     self._start_kernel()  # ready when its turn comes
                 await self._notebook(path, self._kernels[number])
         except LearnerError:

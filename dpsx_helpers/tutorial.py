@@ -15,6 +15,20 @@ from dpsx_helpers import certificates
 from dpsx_helpers.errors import LearnerError
 
 TargetName = Literal["emulator", "azure"]
+#: (file, title) of the notebooks, in their order. The first six are the quickstart.
+STEPS = (
+    ("00-start-here", "Start here"),
+    ("01-prepare-the-environment", "Prepare the environment"),
+    ("02-create-a-device-certificate", "Create a device certificate"),
+    ("03-create-an-individual-enrollment", "Create an individual enrollment"),
+    ("04-simulate-the-device", "Simulate the device"),
+    ("05-clean-up-resources", "Clean up resources"),
+    ("06-enroll-programmatically", "Enroll programmatically"),
+    ("07-enrollment-groups", "Enrollment groups"),
+    ("08-when-it-fails", "When it fails"),
+    ("09-device-twins-and-methods", "Device twins and methods"),
+    ("10-a-fleet-of-devices", "A fleet of devices"),
+)
 TEST_PASS_PHRASE = "1234"  # noqa: S105 - the quickstart's own, for testing only
 TEST_REGISTRATION_ID = "Python-device-01"
 INPUTS = {
@@ -81,6 +95,14 @@ def work_dir() -> Path:
             "you may write to."
         ) from error
     return work
+
+
+def made(fact: str) -> str | None:
+    """The name of the "enrollment" or "device" that this tutorial made, so that it may delete it again.
+
+    On the emulator, where nothing else is, the registration ID when nothing is remembered.
+    """
+    return recall().get(fact) or (registration_id() if target() == "emulator" else None)
 
 
 def own_folder(notebook: int) -> Path:

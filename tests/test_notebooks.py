@@ -32,7 +32,7 @@ from executed import (
 from processes import free_host
 
 import dpsx_helpers
-from dpsx_helpers import certificates, enrollments, targets, tutorial, views
+from dpsx_helpers import certificates, enrollments, targets, tutorial
 from dpsx_helpers.emulator import Emulator, EmulatorError
 from dpsx_helpers.targets import GLOBAL_ENDPOINT, Target
 
@@ -450,7 +450,7 @@ def imports(tree: ast.Module) -> set[str]:
 
 
 def test_there_are_eleven_notebooks_in_the_order_of_the_map() -> None:
-    assert [path.stem for path in BY_NUMBER.values()] == [name for name, _ in views.STEPS]
+    assert [path.stem for path in BY_NUMBER.values()] == [name for name, _ in tutorial.STEPS]
 
 
 @each_notebook

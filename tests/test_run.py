@@ -272,7 +272,7 @@ def _second(work: Path, pair: Pair) -> Ended:
 def test_a_run_ends_with_one_line_for_each_notebook_and_two_that_sum_up(learner: Learner) -> None:
     assert (learner.first.status, learner.first.err) == (0, "")
     *progress, registered, page = learner.first.out.splitlines()
-    assert len(NOTEBOOKS) == run.NOTEBOOKS
+    assert len(NOTEBOOKS) == run.QUICKSTART
     assert len(progress) == len(NOTEBOOKS)
     for line, name in zip(progress, NOTEBOOKS, strict=True):
         assert re.fullmatch(rf"✔ {name} +\d+\.\d s", line)

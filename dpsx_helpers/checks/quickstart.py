@@ -189,33 +189,63 @@ def simulate(acknowledged: int, expected: int = 10) -> View:
     """The device is in the hub with this certificate, and its messages were acknowledged (and stored, where
     that can be read).
     """
-    target, device_id = running(), tutorial.device_id()
     if acknowledged < expected:
         raise Stop(
             f"{acknowledged} of {expected} messages were acknowledged: run the cell of notebook 04 that "
             "sends them, then this check."
         )
-    heard = f"{acknowledged} messages were acknowledged by the hub"
-    if not target.service:
-        return passed(heard) + ask(
-            f"In the portal, in your IoT hub, Devices (press Refresh): is {device_id} there with STATUS enabled?",
+    target, device_id = running(), tutorial.device_id()
+    lines, questions = _in_the_hub(target, device_id)
+    lines.append(f"{acknowledged} messages were acknowledged by the hub")
+    if target.is_emulator:
+        stored = sum(_enqueued(message["enqueuedTimeUtc"]) >= _since for message in target.messages(device_id))
+        if stored < acknowledged:
+            raise Stop(
+                f"The hub has stored {stored} messages of {device_id} since the last check before connecting, "
+                f"fewer than the {acknowledged} "
+                "acknowledged: run that check and the cells that connect and send once more, then this check."
+            )
+        lines.append(f"{stored} are stored there")
+    return _seen(lines, questions)
+
+
+def provisioned(expected: int = 10) -> View:
+    """What of notebook 04 can be seen at any later time: the device is in the hub, and its messages are."""
+    target, device_id = running(), tutorial.device_id()
+    lines, questions = _in_the_hub(target, device_id)
+    if target.is_emulator:
+        stored = len(target.messages(device_id))
+        if stored < expected:
+            raise Stop(
+                f"The hub has stored {stored} messages of {device_id}, and {expected} are expected: run the cells of "
+                "notebook 04, then this check."
+            )
+        lines.append(f"{stored} messages of it are stored there")
+    return _seen(lines, questions)
+
+
+def _in_the_hub(target: Target, device_id: str) -> tuple[list[str], list[str]]:
+    """What was seen of the device in its hub, and what the learner has to look at."""
+    seen, questions = [], []
+    if target.service:
+        _enabled_with_our_certificate(target, device_id)
+        seen = [f"{device_id} is in the hub, STATUS enabled", "its thumbprint is that of your certificate"]
+    else:
+        questions.append(
+            f"In the portal, in your IoT hub, Devices (press Refresh): is {device_id} there with STATUS enabled?"
+        )
+    if not target.is_emulator:
+        questions.append(
             f"Does `az iot hub monitor-events --hub-name <your hub> --device-id {device_id}` show messages "
-            "while the device sends?",
+            "while the device sends?"
         )
-    _enabled_with_our_certificate(target, device_id)
-    stored = sum(_enqueued(message["enqueuedTimeUtc"]) >= _since for message in target.messages(device_id))
-    if stored < acknowledged:
-        raise Stop(
-            f"The hub has stored {stored} messages of {device_id} since the last check before connecting, "
-            f"fewer than the {acknowledged} "
-            "acknowledged: run that check and the cells that connect and send once more, then this check."
-        )
-    return passed(
-        f"{device_id} is in the hub, STATUS enabled",
-        "its thumbprint is that of your certificate",
-        heard,
-        f"{stored} are stored there",
-    )
+    return seen, questions
+
+
+def _seen(lines: list[str], questions: list[str]) -> View:
+    if not lines:
+        return ask(*questions)
+    return passed(*lines) + ask(*questions) if questions else passed(*lines)
 
 
 def _enabled_with_our_certificate(target: Target, device_id: str) -> None:
@@ -239,10 +269,10 @@ def _enqueued(stamp: str) -> datetime:
     return datetime.fromisoformat(f"{head}.{(fraction + '000000')[:6]}+00:00")
 
 
-@recorded("05")
 def clean_up(kept: bool) -> View:
-    """After "continue": the pair is still there. After "clean up": no record, no key, no emulator of this "
-    "tutorial is left."""
+    """After "continue": the pair is still there. After "clean up": no record, no key, no emulator of this tutorial is
+    left.
+    """
     if kept:
         if not tutorial.key_file().exists():
             raise Stop(
@@ -250,6 +280,11 @@ def clean_up(kept: bool) -> View:
                 "and make a new pair."
             )
         return passed("everything is kept: certificate, key, enrollment and device; come back to 04 whenever you like")
+    return _cleaned_up()
+
+
+@recorded("05")
+def _cleaned_up() -> View:
     _files_gone()
     target, name = targets.attached(), tutorial.registration_id()
     facts = tutorial.recall()

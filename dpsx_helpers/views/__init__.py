@@ -20,7 +20,6 @@ from dpsx_helpers.views.registration_view import registration
 from dpsx_helpers.views.telemetry_view import arriving, messages
 
 __all__ = [
-    "STEPS",
     "arriving",
     "certificate",
     "conversation",
@@ -39,20 +38,6 @@ __all__ = [
     "versions",
 ]
 
-STEPS = (
-    ("00-start-here", "Start here"),
-    ("01-prepare-the-environment", "Prepare the environment"),
-    ("02-create-a-device-certificate", "Create a device certificate"),
-    ("03-create-an-individual-enrollment", "Create an individual enrollment"),
-    ("04-simulate-the-device", "Simulate the device"),
-    ("05-clean-up-resources", "Clean up resources"),
-    ("06-enroll-programmatically", "Enroll programmatically"),
-    ("07-enrollment-groups", "Enrollment groups"),
-    ("08-when-it-fails", "When it fails"),
-    ("09-device-twins-and-methods", "Device twins and methods"),
-    ("10-a-fleet-of-devices", "A fleet of devices"),
-)
-
 _MAP = (
     "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(8.5em,100%),1fr));gap:0.4em 0.6em;list-style:none;"
     f"margin:0.3em 0;padding:0;color:{INK}"
@@ -63,7 +48,7 @@ _STEP = "margin:0;padding:0.35em 0.2em"
 def tutorial_map(step: int) -> View:
     """The notebooks in order, with this one marked (`step` 0 to 10)."""
     items, lines = [], []
-    for number, (name, title) in enumerate(STEPS):
+    for number, (name, title) in enumerate(tutorial.STEPS):
         here = number == step
         label = f"{number:02} {title}"
         inner = f"<strong>▶ {label}</strong> (you are here)" if here else f'<a href="{name}.ipynb">{label}</a>'
