@@ -1,7 +1,7 @@
 """Regenerate the lock files: `python .ci/lock.py` in an environment with requirements-dev.txt.
 
-The requirements-*.txt come from one resolution by uv, for every platform and Python from 3.11 on; requirements-fleet.txt
-is requirements.txt and the extra `fleet`.
+All requirements*.txt come from one resolution by uv, for every platform and Python from 3.11 on; requirements-fleet.txt
+has the extra `fleet` too.
 binder/requirements.txt is the part of it that Binder's base image does not bring, for the Python of binder/runtime.txt.
 """
 
@@ -71,7 +71,10 @@ def main() -> None:
         target = ("--python-version", python, "--python-platform", "linux", "--constraint", constraints.name)
         binder = resolve(leaner, *target)
     write("requirements.txt", [*header("All that the tutorial needs, exactly."), *core, "-e ."])
-    write("requirements-fleet.txt", [*header("The tutorial and what notebook 10 can draw with, exactly."), *with_fleet, "-e ."])
+    write(
+        "requirements-fleet.txt",
+        [*header("The tutorial and what notebook 10 can draw with, exactly."), *with_fleet, "-e ."],
+    )
     write("requirements-dev.txt", [*header("The tutorial and the tools that test it, exactly."), *everything, "-e ."])
     write("binder/requirements.txt", [*header("What Binder's base image lacks, exactly."), *binder])
 

@@ -122,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     texts = {
         "lab": "Open JupyterLab on the first notebook, until Ctrl-C. Other arguments go to `jupyter lab`, "
         "for example --port 9999 or --no-browser.",
-        "run": "Run notebooks 00 to 05, or all eleven, in notebooks/work/run (or $DPSX_WORK_DIR/run), on an emulator of "
-        "their own. "
+        "run": "Run notebooks 00 to 05, or all eleven, in notebooks/work/run (or $DPSX_WORK_DIR/run), on an emulator "
+        "of their own. "
         "Inputs: the variables DPSX_PASS_PHRASE, DPSX_CERT_FILE, DPSX_KEY_FILE, DPSX_REGISTRATION_ID, DPSX_ID_SCOPE, "
         "DPSX_PROVISIONING_HOST, DPSX_TARGET; none is needed.",
         "check": "Look at what the notebooks made, and print which checks and exercises are done. Nothing is started.",

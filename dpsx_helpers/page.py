@@ -7,6 +7,8 @@ from typing import Any
 from nbconvert.exporters import HTMLExporter
 from nbformat.v4 import new_markdown_cell, new_notebook
 
+from dpsx_helpers import tutorial
+
 TITLE = "Provisioning a simulated X.509 device: the notebooks as they ran"
 # nbconvert's page in JupyterLab's look, without the scripts that it would fetch from a CDN.
 _TEMPLATE = (
@@ -54,5 +56,12 @@ def _without_widget(output: Any) -> Any:
 
 
 def _linked(html: str, names: Sequence[str]) -> str:
-    """Links from notebook to notebook stay within the page."""
-    return re.sub(rf'href="(?:\./)?({"|".join(map(re.escape, names))})\.ipynb(?:#[^"]*)?"', r'href="#\1"', html)
+    """Links from notebook to notebook stay within the page; to one that is not on it, there is none."""
+    others = [name for name, _ in tutorial.STEPS if name not in names]
+    if others:
+        html = re.sub(rf'<a href="(?:\./)?(?:{_any(others)})\.ipynb[^>]*>(.*?)</a>', r"\1", html)
+    return re.sub(rf'href="(?:\./)?({_any(names)})\.ipynb(?:#[^"]*)?"', r'href="#\1"', html)
+
+
+def _any(names: Sequence[str]) -> str:
+    return "|".join(map(re.escape, names))

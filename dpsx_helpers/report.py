@@ -1,4 +1,4 @@
-"""What of the tutorial is done, as far as this machine shows: `dpsx check`, for the learner, and for a teacher to collect.
+"""What of the tutorial is done, as far as this machine shows: `dpsx check`, for learners, and for teachers to collect.
 
 Every check is made now, of the world as it is. What was passed before and is gone again (notebook 05 deletes what 02 to
 04 made) stays on record in `progress.json`. Nothing else is written, nothing is started; no secret and no name of a
@@ -13,7 +13,7 @@ from typing import Literal
 
 from dpsx_helpers import checks, doctor, progress, tutorial
 from dpsx_helpers.checks import quickstart
-from dpsx_helpers.checks.exercise import of_notebook
+from dpsx_helpers.checks.exercises import of_notebook
 from dpsx_helpers.display import View, open_questions
 from dpsx_helpers.errors import LearnerError
 

@@ -1,8 +1,10 @@
 """Notebooks for tests: read, executed in a kernel of their own, and what a learner then reads below the cells."""
 
 import asyncio
+import math
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -100,3 +102,13 @@ def words(source: str) -> int:
     """Words that are read: not addresses, tags and signs."""
     text = re.sub(r"\]\([^)]*\)|<[^>]*>", " ", source)
     return sum(bool(re.search(r"\w", word)) for word in text.split())
+
+
+def lines(source: str) -> int:
+    """Lines of code: not blank, and more than a comment."""
+    return sum(bool(line.strip()) and not line.strip().startswith("#") for line in source.splitlines())
+
+
+def nine_tenths(counts: Sequence[int]) -> int:
+    """The count that nine tenths of them do not exceed."""
+    return sorted(counts)[math.ceil(0.9 * len(counts)) - 1]

@@ -7,7 +7,7 @@ from beyond import Stub, stubs
 from executed import BEYOND, BY_NUMBER, cells, read, words
 
 from dpsx_helpers import checks, progress, tutorial
-from dpsx_helpers.checks.exercise import NotYet, of_notebook
+from dpsx_helpers.checks.exercises import NotYet, of_notebook
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Stop
 
@@ -64,7 +64,7 @@ def test_an_exercise_that_is_not_there_is_named(work: Path) -> None:
 def test_a_check_notes_when_it_was_passed_and_what_is_open_is_not(
     emulated: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dpsx_helpers.checks import exercise
+    from dpsx_helpers.checks import exercises
 
     def look(target: Target) -> str:
         if not done:
@@ -72,7 +72,7 @@ def test_a_check_notes_when_it_was_passed_and_what_is_open_is_not(
         return "something was found"
 
     done = False
-    monkeypatch.setattr(exercise, "of_notebook", lambda number: (exercise.Exercise("Make something", look),))
+    monkeypatch.setattr(exercises, "of_notebook", lambda number: (exercises.Exercise("Make something", look),))
     assert checks.exercise(6, 1).text == "☐ Not yet: nothing was found, and something is expected."
     assert progress.recall() == {}
     done = True

@@ -51,7 +51,8 @@ def two_notebooks() -> list[tuple[str, Any]]:
     first = [
         new.new_markdown_cell(
             "# Start\n\n[next](01-second.ipynb), [its end](./01-second.ipynb#the-end), "
-            "[Azure](https://learn.microsoft.com/azure/), [another](99-other.ipynb)"
+            "[Azure](https://learn.microsoft.com/azure/), [another](99-other.ipynb), "
+            "[a later one](10-a-fleet-of-devices.ipynb)"
         ),
         new.new_code_cell(
             "1 + 1", execution_count=7, outputs=[new.new_output("execute_result", {"text/plain": "two"})]
@@ -82,6 +83,11 @@ def test_other_links_stay_as_they_are(html: str) -> None:
     links = Reading(html).links
     assert "https://learn.microsoft.com/azure/" in links
     assert "99-other.ipynb" in links
+
+
+def test_a_notebook_of_the_tutorial_that_is_not_on_the_page_is_named_without_a_link(html: str) -> None:
+    assert "a later one" in Reading(html).text
+    assert "10-a-fleet-of-devices" not in html
 
 
 def test_each_place_is_named_once(html: str) -> None:

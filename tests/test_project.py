@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from take_pictures import DARK, PAGE, PICTURES
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ("requirements.txt", "requirements-dev.txt", "binder/requirements.txt")
+LOCKS = ("requirements.txt", "requirements-dev.txt", "binder/requirements.txt", "requirements-fleet.txt")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -50,8 +50,10 @@ def test_a_lock_is_exact_and_tells_no_address(lock: str) -> None:
 
 
 def test_the_locks_pin_the_same_versions() -> None:
-    core, development, binder = map(pins, LOCKS)
-    assert core.items() <= development.items()
+    core, development, binder, fleet = map(pins, LOCKS)
+    assert core.items() <= fleet.items() <= development.items()
+    extra = {canonicalize_name(Requirement(text).name) for text in PROJECT["optional-dependencies"]["fleet"]}
+    assert extra == {"distributed", "matplotlib"} <= fleet.keys() - core.keys()
     for name, versions in binder.items():
         assert versions <= development[name], name
 
@@ -120,7 +122,7 @@ def test_the_code_is_clean(command: list[str]) -> None:
 
 
 def test_the_notebooks_are_stripped() -> None:
-    assert len(NOTEBOOKS) >= 6
+    assert len(NOTEBOOKS) == 11
     command = [sys.executable, "-m", "nbstripout", "--verify", *map(str, NOTEBOOKS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

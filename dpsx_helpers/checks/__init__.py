@@ -3,7 +3,7 @@ what is missing and where to go. An exercise that is not done yet stops nothing:
 """
 
 from dpsx_helpers.checks.clinic import clinic
-from dpsx_helpers.checks.exercise import exercise
+from dpsx_helpers.checks.exercises import exercise
 from dpsx_helpers.checks.fleet import fleet
 from dpsx_helpers.checks.groups import groups
 from dpsx_helpers.checks.programmatically import programmatically

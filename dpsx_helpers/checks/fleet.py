@@ -1,6 +1,6 @@
 """The check and the exercises of notebook 10-a-fleet-of-devices."""
 
-from dpsx_helpers.checks.exercise import Exercise
+from dpsx_helpers.checks.exercises import Exercise
 from dpsx_helpers.display import View
 from dpsx_helpers.progress import recorded
 

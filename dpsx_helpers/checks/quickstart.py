@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dpsx_helpers import certificates, enrollments, machine, registry, targets, tutorial
-from dpsx_helpers.checks.exercise import running
+from dpsx_helpers.checks.exercises import running
 from dpsx_helpers.display import View, ask, passed
 from dpsx_helpers.progress import recorded
 from dpsx_helpers.targets import Target
@@ -209,6 +209,7 @@ def simulate(acknowledged: int, expected: int = 10) -> View:
     return _seen(lines, questions)
 
 
+@recorded("04")
 def provisioned(expected: int = 10) -> View:
     """What of notebook 04 can be seen at any later time: the device is in the hub, and its messages are."""
     target, device_id = running(), tutorial.device_id()
