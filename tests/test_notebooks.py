@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import beyond
 import nbformat
 import pytest
 from devices import NAME, PASS_PHRASE, odd_pair
@@ -366,6 +367,27 @@ def test_a_device_with_everything_but_a_network_is_told_before_it_runs(
     assert re.search(rf"^The name {GLOBAL_ENDPOINT} cannot be looked up: check the host name", only_sentence(stopped))
     assert desk.looked_up() == {GLOBAL_ENDPOINT}
     assert said(tagged(stopped, "run")) == ""
+
+
+def test_on_azure_with_both_connection_strings_the_cells_act_and_nothing_is_deleted_unasked(tmp_path: Path) -> None:
+    with (
+        beyond.azure(tmp_path) as known,
+        beyond.desk(tmp_path, **known, DPSX_REGISTRATION_ID=NAME, DPSX_PASS_PHRASE=CANARY) as learner,
+    ):
+        executed = {number: learner.run(read(number)) for number in (2, 3, 4, 5)}
+        for number, notebook in executed.items():
+            assert errors(notebook) == [], number
+        assert not (learner.work / "emulator").exists()
+        assert files_with(CANARY, tmp_path) == []
+    assert said(tagged(executed[3], "save")).strip() == f"{NAME} is enrolled."
+    assert f"{NAME} is enrolled and enabled" in said(tagged(executed[3], "check"))
+    assert "initialAssignment" in said(tagged(executed[4], "run"))
+    checked = said(tagged(executed[4], "check"))
+    assert f"✔ {NAME} is in the hub, STATUS enabled" in checked
+    assert "☐ Does `az iot hub monitor-events" in checked
+    assert "Nothing is deleted by the cells below." in said(tagged(executed[5], "facts"))
+    assert re.search(rf"\n +{NAME} +enabled", said(tagged(executed[5], "list")))
+    assert "everything is kept" in said(tagged(executed[5], "check"))
 
 
 # --- the device's program in a terminal -------------------------------------------------------------------------------

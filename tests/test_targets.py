@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from azure.iot.deviceprovisioning import DeviceProvisioningClient
 
 from dpsx_helpers import targets, tutorial
 from dpsx_helpers.targets import Target
@@ -114,6 +115,43 @@ def test_azure_starts_nothing_and_asks_for_the_id_scope_when_it_is_needed(work: 
     assert targets.current().id_scope == "0ne00ABC123"
     with pytest.raises(NotReadable, match="az iot hub monitor-events"):
         target.messages("device")
+
+
+def test_on_azure_two_connection_strings_let_the_notebooks_act_for_the_operator(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tutorial.enter("target", "azure")
+    with pytest.raises(Stop, match=r"DPS_CONNECTION_STRING and IOTHUB_CONNECTION_STRING .* run this cell again"):
+        targets.for_operator()
+    for name, host in zip(targets.CONNECTION_STRINGS, ("my.azure-devices-provisioning.net", "my-hub.net"), strict=True):
+        monkeypatch.setenv(name, f"HostName={host};SharedAccessKeyName=owner;SharedAccessKey=c2VjcmV0LWtleQ==")
+    target = targets.for_operator()
+    assert target.service
+    assert target.hubs == ("my-hub.net",)
+    assert repr(target.dps_connection_string) == repr(target.iothub_connection_string) == tutorial.MASK
+    assert str(target.dps_connection_string).endswith("c2VjcmV0LWtleQ==")
+    assert "c2VjcmV0" not in repr(target)
+
+
+@pytest.mark.parametrize("text", ["x", "HostName=h", "HostName=h;SharedAccessKeyName=n;SharedAccessKey=", "a=b=c;;"])
+def test_what_is_no_connection_string_is_named_by_its_variable_and_not_shown(
+    work: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    tutorial.enter("target", "azure")
+    monkeypatch.setenv("IOTHUB_CONNECTION_STRING", text)
+    with pytest.raises(Stop, match=r"IOTHUB_CONNECTION_STRING is not a connection string .*: copy it again") as stopped:
+        targets.current()
+    assert text == "x" or text not in str(stopped.value)
+
+
+def test_a_proxy_for_the_internet_is_passed_by(emulated: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "one.example,two.example")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    for _ in range(2):
+        target = targets.current()
+    assert os.environ["NO_PROXY"] == f"one.example,two.example,{target.host}"
+    client = DeviceProvisioningClient.from_connection_string(target.dps_connection_string)
+    assert list(client.enrollment.query({"query": "SELECT *"})) == []
 
 
 def test_the_variables_are_the_six_and_the_second_name_of_the_pass_phrase(emulated: Target) -> None:
