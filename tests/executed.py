@@ -55,7 +55,7 @@ class Kernel:
 
     def execute(self, notebook: Any) -> Any:
         """Run All, to the end or to the first error; the notebook with its outputs, as JupyterLab would save it."""
-        client = NotebookClient(notebook, km=self._manager, timeout=60, store_widget_state=True, coalesce_streams=True)
+        client = NotebookClient(notebook, km=self._manager, timeout=180, store_widget_state=True, coalesce_streams=True)
         with suppress(CellExecutionError):
             self._runner.run(client.async_execute())
         client.kc.stop_channels()
