@@ -15,11 +15,13 @@ __all__ = [
     "checks",
     "conversation",
     "diagnosis",
+    "diary",
     "enrollments",
     "forms",
     "registry",
     "targets",
     "tutorial",
+    "twins",
     "views",
 ]
 

@@ -64,8 +64,19 @@ def _device(twin: dict[str, Any], identity: dict[str, Any]) -> Device:
     )
 
 
-def _request(target: Target, method: str, path: str, headers: dict[str, str] | None = None, json: Any = None) -> Any:
-    """The JSON answer ({} when empty), or None for 404."""
+def request(
+    target: Target,
+    method: str,
+    path: str,
+    *,
+    headers: dict[str, str] | None = None,
+    json: Any = None,
+    within: float = 10,
+) -> requests.Response:
+    """The hub's answer to one request of the service side, whatever its status, within so many seconds.
+
+    Stop when the hub does not answer, NotReadable without its connection string.
+    """
     if target.iothub_connection_string is None:
         raise NotReadable(
             "Without IOTHUB_CONNECTION_STRING this tutorial does not read or change the devices of your hub on Azure: "
@@ -76,15 +87,20 @@ def _request(target: Target, method: str, path: str, headers: dict[str, str] | N
     token = sign(parts["HostName"], parts["SharedAccessKeyName"], parts["SharedAccessKey"], int(time.time()) + 300)
     with diagnosis.explain_service("hub"), requests.Session() as session:
         session.trust_env = not target.is_emulator  # a proxy set up for the internet does not lead to this machine
-        answer = session.request(
+        return session.request(
             method,
             f"https://{parts['HostName']}{path}",
             params={"api-version": _API_VERSION},
             headers={"Authorization": token, **(headers or {})},
             json=json,
             verify=str(target.bundle_file) if target.is_emulator else True,
-            timeout=(3, 10),
+            timeout=(3, within),
         )
+
+
+def _request(target: Target, method: str, path: str, headers: dict[str, str] | None = None, json: Any = None) -> Any:
+    """The JSON answer ({} when empty), or None for 404."""
+    answer = request(target, method, path, headers=headers, json=json)
     if answer.status_code == 404:
         return None
     if not answer.ok:

@@ -1,13 +1,131 @@
-"""The check and the exercises of notebook 09-device-twins-and-methods."""
+"""The check and the exercises of notebook 09-device-twins-and-methods. All of them look at the hub."""
 
-from dpsx_helpers.checks.exercises import Exercise
-from dpsx_helpers.display import View
+import json
+from typing import Any
+
+from dpsx_helpers.checks.exercises import Exercise, NotYet, running
+from dpsx_helpers.display import View, ask, passed
 from dpsx_helpers.progress import recorded
+from dpsx_helpers.targets import Target
+from dpsx_helpers.tutorial import Stop
+from dpsx_helpers.twins import Twin, get, waiting
 
-EXERCISES: tuple[Exercise, ...] = ()
+DEVICE = "thermostat-09"
+_KNOWN_METHOD = "blink"
+_INTERVAL, _DELETED = 60, "unit"
+_LIGHTS = ["red", "amber", "green"]
 
 
 @recorded("09")
 def twins() -> View:
-    """To be written."""
-    raise NotImplementedError
+    """The device has adopted the latest desired properties, answered a method, and got every message."""
+    target = running()
+    seen = get(target, DEVICE)
+    if seen is None:
+        raise Stop(f"The hub has no device {DEVICE}: run the cells of this notebook from the top, then this check.")
+    if seen.desired_version < 2:
+        raise Stop(
+            "The desired properties were never changed: run the cells under “Change a setting”, then this check."
+        )
+    if not seen.followed:
+        raise Stop(f"{_behind(seen)}: run the cell under “While it sleeps”, then this check.")
+    if not isinstance(seen.reported.get("lastMethod"), dict):
+        raise Stop(f"{DEVICE} has answered no direct method yet: run the cell that calls it, then this check.")
+    left, messages = waiting(target, DEVICE), _messages(seen)
+    if left:
+        raise Stop(f"{_count(left)} still waiting for {DEVICE}: run the cell that lets it read them, then this check.")
+    done = [
+        f"{DEVICE} follows: it has adopted version {seen.adopted} of its desired properties, which is the latest",
+        "it has answered a direct method",
+    ]
+    if messages:
+        return passed(*done, f"it has reported {len(messages)} messages that waited for it, and none is left")
+    if target.is_emulator:
+        raise Stop(f"{DEVICE} has got no message yet: run the two cells that send and read them, then this check.")
+    return passed(*done) + ask(
+        "Did you run the lines with `az`? Then run the cell that lets the device read its messages, and this check."
+    )
+
+
+def _setting(target: Target) -> str:
+    """Exercise 1: one desired property is changed, another deleted, and the device has followed in both."""
+    seen = _existing(target)
+    interval = seen.desired.get("telemetryInterval")
+    if interval != _INTERVAL or isinstance(interval, bool):
+        raise NotYet(f"the desired telemetryInterval is {_json(interval)}, and {_INTERVAL} is expected.")
+    if _DELETED in seen.desired:
+        value = _json(seen.desired[_DELETED])
+        raise NotYet(f"the desired properties still have {_DELETED} ({value}), and it should be gone: null deletes it.")
+    if not seen.followed:
+        raise NotYet(f"{_behind(seen)}: let it be switched on after the change.")
+    if seen.reported.get("telemetryInterval") != _INTERVAL or _DELETED in seen.reported:
+        raise NotYet(f"the device reports {_json(seen.reported)}, and the two settings as you want them are expected.")
+    return (
+        f"telemetryInterval is {_INTERVAL} and {_DELETED} is gone, as desired and as reported: the device has adopted "
+        f"version {seen.adopted} of {seen.desired_version}"
+    )
+
+
+def _unknown_method(target: Target) -> str:
+    """Exercise 2: the device says of a method that it does not know it."""
+    last = _existing(target).reported.get("lastMethod")
+    if not isinstance(last, dict):
+        raise NotYet("the device has answered no method yet, and a 404 with a sentence is expected.")
+    name, status, answer = last.get("name"), last.get("status"), last.get("answer")
+    if name == _KNOWN_METHOD:
+        raise NotYet(
+            f"the device was last called with {_KNOWN_METHOD}, which it knows: call one that it does not know."
+        )
+    if status != 404:
+        raise NotYet(f"the device answered {_json(name)} with {_json(status)}, and 404 with a sentence is expected.")
+    if not isinstance(answer, str) or len(answer.split()) < 3:
+        raise NotYet(f"the device answered 404 with {_json(answer)}, and a sentence that says why is expected.")
+    return f"the device answered {_json(name)} with 404 and a sentence: {_json(answer)}"
+
+
+def _three_messages(target: Target) -> str:
+    """Exercise 3: three messages were waiting, and the device has got them in the order in which they were sent."""
+    seen = _existing(target)
+    if left := waiting(target, DEVICE):
+        raise NotYet(f"{_count(left)} still waiting: let the device be switched on, and note as many.")
+    last = _messages(seen)[-len(_LIGHTS) :]
+    if last != _LIGHTS:
+        raise NotYet(
+            f"the last messages that the device reported are {_json(last)}, and {_json(_LIGHTS)} are expected."
+        )
+    return f"the device got {_json(_LIGHTS)} in this order, and no message is waiting any more"
+
+
+def _existing(target: Target) -> Twin:
+    seen = get(target, DEVICE)
+    if seen is None:
+        raise NotYet(f"the hub has no device {DEVICE}, which the cells of this notebook make: run them from the top.")
+    return seen
+
+
+def _behind(seen: Twin) -> str:
+    adopted = "none" if seen.adopted is None else _json(seen.adopted)
+    return f"{DEVICE} has adopted version {adopted} of its desired properties, and {seen.desired_version} is the latest"
+
+
+def _messages(seen: Twin) -> list[Any]:
+    """The messages that the device has reported, each under its number, in their order."""
+    found = seen.reported.get("messages")
+    if not isinstance(found, dict):
+        return []
+    return [found[name] for name in sorted(filter(str.isdecimal, found), key=int)]
+
+
+def _count(messages: int) -> str:
+    return "1 message is" if messages == 1 else f"{messages} messages are"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)[:200]
+
+
+EXERCISES: tuple[Exercise, ...] = (
+    Exercise("Change one setting and delete another", _setting),
+    Exercise("Answer a method that the device does not know", _unknown_method),
+    Exercise("Leave three messages for a sleeping device", _three_messages),
+)

@@ -18,6 +18,7 @@ from dpsx_helpers.views.certificate_view import certificate
 from dpsx_helpers.views.environment_view import environment
 from dpsx_helpers.views.registration_view import registration
 from dpsx_helpers.views.telemetry_view import arriving, messages
+from dpsx_helpers.views.twin_view import twin
 
 __all__ = [
     "arriving",
@@ -35,6 +36,7 @@ __all__ = [
     "ports",
     "registration",
     "tutorial_map",
+    "twin",
     "versions",
 ]
 

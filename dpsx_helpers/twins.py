@@ -1,0 +1,171 @@
+"""How the cloud tells a device what to do: twin, direct methods and messages, through the hub's REST API.
+
+https://learn.microsoft.com/rest/api/iothub/service/devices
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from requests import Response
+
+from dpsx_helpers import registry
+from dpsx_helpers.display import View, copyable_block, note, prose, stacked
+from dpsx_helpers.errors import LearnerError
+from dpsx_helpers.targets import Target
+
+#: Where a device of this tutorial reports which version of its desired properties it has adopted.
+ADOPTED = "desiredVersion"
+_MARGIN = 10.0  # seconds that the hub may take beyond the times that a method is given
+
+
+class Refused(LearnerError):
+    """The hub said no. `status` is that of HTTP, `code` the hub's name for it (DeviceNotOnline, PreconditionFailed)."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(f"The hub answered {' '.join(filter(None, (str(status), code)))}: {message.rstrip('.')}.")
+        self.status, self.code, self.message = status, code, message
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The twin of one device; `desired` and `reported` are without what the hub adds ($version, $metadata)."""
+
+    device_id: str
+    etag: str
+    tags: dict[str, Any]
+    desired: dict[str, Any]
+    reported: dict[str, Any]
+    desired_version: int
+    reported_version: int
+
+    @property
+    def adopted(self) -> Any:
+        """The version of the desired properties that the device says it has adopted; None before it says so."""
+        return self.reported.get(ADOPTED)
+
+    @property
+    def followed(self) -> bool:
+        """Whether that is the latest version."""
+        return bool(self.adopted == self.desired_version)
+
+
+def get(target: Target, device_id: str) -> Twin | None:
+    """The twin of the device of this (case-sensitive) ID, or None."""
+    try:
+        return _twin(_answered(registry.request(target, "GET", _path(device_id))))
+    except Refused as refused:
+        if refused.status == 404:
+            return None
+        raise
+
+
+def change(target: Target, device_id: str, patch: dict[str, Any], *, if_match: str | None = None) -> Twin:
+    """The twin after a patch of its tags and desired properties ({"properties": {"desired": …}}); null deletes.
+
+    `if_match`: the etag of the twin that the patch starts from. Raises Refused: 412 when that is no longer the one.
+    https://learn.microsoft.com/rest/api/iothub/service/devices/update-twin
+    """
+    headers = {} if if_match is None else {"If-Match": f'"{if_match}"'}
+    return _twin(_answered(registry.request(target, "PATCH", _path(device_id), headers=headers, json=patch)))
+
+
+def invoke(
+    target: Target,
+    device_id: str,
+    method: str,
+    payload: Any = None,
+    *,
+    response_timeout: int = 30,
+    connect_timeout: int = 0,
+) -> dict[str, Any]:
+    """Call a direct method: {"status": …, "payload": …}, both as the device answers them.
+
+    The hub waits `connect_timeout` seconds (0 to 300) for the device to be there, and `response_timeout` (5 to 300) for
+    its answer. Raises Refused: 404 when it is not there, 504 when it does not answer.
+    https://learn.microsoft.com/rest/api/iothub/service/devices/invoke-method
+    """
+    call = {
+        "methodName": method,
+        "payload": payload,
+        "responseTimeoutInSeconds": response_timeout,
+        "connectTimeoutInSeconds": connect_timeout,
+    }
+    within = response_timeout + connect_timeout + _MARGIN
+    answer = registry.request(target, "POST", f"{_path(device_id)}/methods", json=call, within=within)
+    return dict(_answered(answer))
+
+
+def waiting(target: Target, device_id: str) -> int:
+    """How many cloud-to-device messages wait for the device: its cloudToDeviceMessageCount. Raises Refused."""
+    identity = _answered(registry.request(target, "GET", f"/devices/{quote(device_id, safe='')}"))
+    return int(identity["cloudToDeviceMessageCount"])
+
+
+def send(target: Target, device_id: str, *texts: str) -> View:
+    """Send messages to the device. On Azure this side speaks AMQP, which these helpers do not: the lines that do it.
+
+    https://learn.microsoft.com/cli/azure/iot/device/c2d-message
+    """
+    if target.emulator is None:
+        hub = target.hubs[0].split(".")[0]
+        lines = [f"az iot device c2d-message send -n {hub} -d {device_id} --data {_quoted(text)}" for text in texts]
+        what_to_do = "Run this in a terminal, after `az login`. The hub keeps the messages until the device comes."
+        return stacked(prose(what_to_do), copyable_block("the commands", "\n".join(lines)))
+    for text in texts:
+        target.emulator.send(device_id, text)
+    return note(f"Sent to {device_id}: {', '.join(map(_quoted, texts))}.")
+
+
+def _quoted(text: str) -> str:
+    """In double quotes, which bash, PowerShell and cmd all take."""
+    return '"{}"'.format(text.replace('"', r"\""))
+
+
+def _path(device_id: str) -> str:
+    return f"/twins/{quote(device_id, safe='')}"
+
+
+def _twin(document: dict[str, Any]) -> Twin:
+    sections = document.get("properties") or {}
+    desired, reported = sections.get("desired") or {}, sections.get("reported") or {}
+    return Twin(
+        device_id=document["deviceId"],
+        etag=str(document.get("etag", "")).strip('"'),
+        tags=document.get("tags") or {},
+        desired=_properties(desired),
+        reported=_properties(reported),
+        desired_version=desired.get("$version", 0),
+        reported_version=reported.get("$version", 0),
+    )
+
+
+def _properties(section: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in section.items() if not name.startswith("$")}
+
+
+def _answered(answer: Response) -> Any:
+    """The JSON of an answer. Raises Refused."""
+    if answer.ok:
+        return answer.json()
+    code, message = _reason(answer.text)
+    raise Refused(answer.status_code, answer.headers.get("iothub-errorcode", code), message or answer.reason)
+
+
+def _reason(body: str) -> tuple[str, str]:
+    """(name, text) of an error. The hub wraps its text, sometimes as JSON within JSON:
+    https://learn.microsoft.com/azure/iot-hub/troubleshoot-error-codes
+    """
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return "", body.strip()[:300]
+    if not isinstance(document, dict):
+        return "", str(document)[:300]
+    inner = document.get("Message") or document.get("message") or ""
+    if isinstance(inner, str) and inner.startswith("{"):
+        return _reason(inner)
+    found = re.fullmatch(r"ErrorCode:(\w+);(.*)", str(inner), re.DOTALL)
+    return (found[1], found[2]) if found else ("", str(inner))
