@@ -19,6 +19,7 @@ __all__ = [
     "enrollments",
     "forms",
     "registry",
+    "rollover",
     "targets",
     "tutorial",
     "twins",

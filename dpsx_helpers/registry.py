@@ -13,6 +13,7 @@ from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import NotReadable, Stop
 
 _API_VERSION = "2021-04-12"
+_SLOTS = ("primary", "secondary")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Device:
     primary_thumbprint: str | None
     connection_state: str
     desired: dict[str, Any]
+    secondary_thumbprint: str | None = None
 
 
 def get(target: Target, device_id: str) -> Device | None:
@@ -54,13 +56,15 @@ def _twins(target: Target) -> list[dict[str, Any]]:
 
 def _device(twin: dict[str, Any], identity: dict[str, Any]) -> Device:
     x509 = identity.get("authentication", {}).get("x509Thumbprint") or twin.get("x509Thumbprint") or {}
-    thumbprint = x509.get("primaryThumbprint") or x509.get("PrimaryThumbprint")  # the twin's spelling varies
+    # The twin's spelling varies.
+    primary, secondary = (x509.get(f"{slot}Thumbprint") or x509.get(f"{slot.title()}Thumbprint") for slot in _SLOTS)
     return Device(
         device_id=twin["deviceId"],
         status=twin.get("status", "enabled"),
-        primary_thumbprint=thumbprint.upper() if thumbprint else None,
+        primary_thumbprint=primary.upper() if primary else None,
         connection_state=twin.get("connectionState", "Disconnected"),
         desired=(twin.get("properties") or {}).get("desired") or {},
+        secondary_thumbprint=secondary.upper() if secondary else None,
     )
 
 

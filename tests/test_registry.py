@@ -22,7 +22,8 @@ def test_a_provisioned_device_is_found_and_deleted(emulated: Target, pair: Pair)
     device = registry.get(emulated, NAME)
     assert device is not None
     assert device.status == "enabled"
-    assert device.primary_thumbprint == certificates.describe(pair.certificate_file).thumbprint_sha256
+    thumbprint = certificates.describe(pair.certificate_file).thumbprint_sha256
+    assert (device.primary_thumbprint, device.secondary_thumbprint) == (thumbprint, thumbprint)
     assert device.desired["interval"] == 5
     assert [d.device_id for d in registry.list_all(emulated)] == [NAME]
     assert registry.delete(emulated, NAME)
