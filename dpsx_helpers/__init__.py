@@ -13,6 +13,7 @@ __all__ = [
     "authorities",
     "certificates",
     "checks",
+    "clinic",
     "conversation",
     "diagnosis",
     "diary",

@@ -42,6 +42,18 @@ def list_all(target: Target) -> list[Device]:
     return [_device(twin, {}) for twin in _twins(target)]
 
 
+def set_status(target: Target, device_id: str, status: str) -> None:
+    """Set the device "enabled", or "disabled": then the hub takes no connection of it. Stop when it is not there.
+
+    https://learn.microsoft.com/rest/api/iothub/service/devices/create-or-update-identity
+    """
+    path = f"/devices/{quote(device_id, safe='')}"
+    identity = _request(target, "GET", path)
+    if identity is None:
+        raise Stop(f"The hub has no device {device_id}: let it register first, and run this cell again.")
+    _request(target, "PUT", path, headers={"If-Match": "*"}, json=identity | {"status": status})
+
+
 def delete(target: Target, device_id: str) -> bool:
     """Delete the device from the hub; False when it was not there."""
     found = _request(target, "DELETE", f"/devices/{quote(device_id, safe='')}", headers={"If-Match": "*"}) is not None

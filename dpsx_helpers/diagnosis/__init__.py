@@ -29,11 +29,12 @@ _HEX_DIGITS = {40: "SHA-1", 64: "SHA-256"}
 
 
 class Explained(Stop):
-    """A failure that was recognised: the one sentence, and the `card` that says it all."""
+    """A failure that was recognised: the one sentence, the `card` that says it all, and its number if it has one."""
 
-    def __init__(self, sentence: str, card: View) -> None:
+    def __init__(self, sentence: str, card: View, number: int | None = None) -> None:
         super().__init__(sentence)
         self.card = card
+        self.number = number
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def explain() -> Iterator[None]:
         except LearnerError:
             raise
         except Exception as error:
-            explained = _explained(Evidence(error, talk, refusals(talk.seconds)))
+            explained = explained_by(error, talk)
             if explained is None:
                 raise
             if get_ipython() is not None:
@@ -144,11 +145,15 @@ def _certificates_here() -> Iterator[tuple[Path, certificates.Description]]:
             continue
 
 
-def _explained(seen: Evidence) -> Explained | None:
+def explained_by(error: Exception, talk: "Conversation") -> Explained | None:
+    """This exception, explained by what was said meanwhile; None when it comes from none of the libraries that the
+    device code calls.
+    """
+    seen = Evidence(error, talk, refusals(talk.seconds))
     verdict = recognise(seen)
     if verdict is None:
         return None
-    return Explained(without_secrets(verdict.sentence), diagnosis_card.card(verdict, seen))
+    return Explained(without_secrets(verdict.sentence), diagnosis_card.card(verdict, seen), verdict.number)
 
 
 def _of_conversation(talk: "Conversation") -> View:
