@@ -5,17 +5,19 @@ wants it is the device's certificate with its intermediates behind it, in one PE
 https://learn.microsoft.com/azure/iot-dps/concepts-x509-attestation
 """
 
+import random
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from dpsx_helpers import certificates
+from dpsx_helpers import certificates, chains
 from dpsx_helpers.certificate_files import CertificateError, load_certificate, shown
 from dpsx_helpers.certificate_making import (
     KeyType,
@@ -75,8 +77,8 @@ def create(
     certificate_file, key_file = folder / f"{name}.pem", folder / f"{name}.key.pem"
     made = Authority(name, certificate_file, key_file, issuer)
     with _held(folder):
-        if certificate_file.exists() or key_file.exists():
-            _check_reusable(made, pass_phrase)
+        if _is_there(certificate_file, key_file):
+            _check_reusable(made, pass_phrase, path_length)
             return made
         key = new_key(key_type)
         by, signer = (issuer.certificate, _key(issuer, pass_phrase)) if issuer else (None, key)
@@ -104,7 +106,7 @@ def issue(
     refuse_short(pass_phrase)
     pair = certificates.Pair(folder / certificates.CERTIFICATE_FILE, folder / certificates.KEY_FILE, created=True)
     with _held(folder):
-        if existing != "replace" and (pair.certificate_file.exists() or pair.key_file.exists()):
+        if existing != "replace" and _is_there(pair.certificate_file, pair.key_file, halves=existing == "refuse"):
             if existing == "refuse":
                 raise CertificateError(
                     f"There is a pair in {shown(folder)} already: choose existing='reuse' to keep it or 'replace' to "
@@ -115,10 +117,14 @@ def issue(
         key = new_key(key_type)
         signer = _key(authority, pass_phrase)
         leaf = of_device(registration_id, key, _now(), days, authority.certificate, signer)
-        behind = "".join(link.pem for link in authority.chain if link.issuer is not None)
-        chain = leaf.public_bytes(Encoding.PEM) + behind.encode("ascii")
+        chain = leaf.public_bytes(Encoding.PEM) + "".join(_behind(authority)).encode("ascii")
         put_pair(pair.key_file, encrypted(key, pass_phrase), pair.certificate_file, chain)
     return pair
+
+
+def leaf(certificate_file: Path) -> str:
+    """The device's own certificate in PEM, without what stands behind it in the file."""
+    return ssl.DER_cert_to_PEM_cert(certificates.describe(certificate_file).der)
 
 
 def proof_of_possession(authority: Authority, verification_code: str, pass_phrase: str) -> str:
@@ -129,6 +135,55 @@ def proof_of_possession(authority: Authority, verification_code: str, pass_phras
     signer = _key(authority, pass_phrase)
     proof = of_device(verification_code, new_key("ec-p256"), _now(), _A_DAY, authority.certificate, signer)
     return proof.public_bytes(Encoding.PEM).decode("ascii")
+
+
+def broken_chains(authority: Authority, pass_phrase: str, folder: Path) -> list[Path]:
+    """Three chains of devices of this authority, `chain-a.pem` to `chain-c.pem`, each with another fault.
+
+    They are made once, in an order left to chance. There are no keys: nobody connects with them.
+    """
+    files = [folder / f"chain-{letter}.pem" for letter in "abc"]
+    with _held(folder):
+        if not all(file.exists() for file in files):
+            broken = _broken(authority, pass_phrase)
+            random.SystemRandom().shuffle(broken)
+            for file, chain in zip(files, broken, strict=True):
+                file.write_text("".join(chain), encoding="ascii")
+    return files
+
+
+def _broken(authority: Authority, pass_phrase: str) -> list[list[str]]:
+    """One that has expired, one whose issuers stand in the wrong order, one of a device that is an authority."""
+    signer, key, by, now = _key(authority, pass_phrase), new_key("ec-p256"), authority.certificate, _now()
+    behind = _behind(authority)
+    expired = of_device("press-11", key, now - timedelta(days=60), 30, by, signer)
+    reversed_ = of_device("press-12", key, now, 365, by, signer)
+    powerful = of_authority("press-13", key, now, 365, by, signer, None)
+    return [
+        [_pem(expired), *behind],
+        [_pem(reversed_), *(one.pem for one in reversed(authority.chain))],
+        [_pem(powerful), *behind],
+    ]
+
+
+def _behind(authority: Authority) -> list[str]:
+    """What a device of this authority sends behind its own certificate: all up to the root, without it."""
+    return [one.pem for one in authority.chain if one.issuer is not None]
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(Encoding.PEM).decode("ascii")
+
+
+def _is_there(certificate_file: Path, key_file: Path, *, halves: bool = False) -> bool:
+    """Whether both files are there. CertificateError for one without the other, unless `halves` count too."""
+    found = [file for file in (certificate_file, key_file) if file.exists()]
+    if len(found) == 1 and not halves:
+        raise CertificateError(
+            f"{shown(found[0])} is there without its other half: delete it, or bring the other back, and run this "
+            "again."
+        )
+    return bool(found)
 
 
 def _now() -> datetime:
@@ -151,7 +206,7 @@ def _key(authority: Authority, pass_phrase: str) -> PrivateKey:
     return cast(PrivateKey, certificates.open_key(authority.key_file, pass_phrase))
 
 
-def _check_reusable(authority: Authority, pass_phrase: str) -> None:
+def _check_reusable(authority: Authority, pass_phrase: str, path_length: int | None) -> None:
     found = certificates.check_pair(authority.certificate_file, authority.key_file, pass_phrase)
     where = shown(authority.certificate_file)
     if not found.is_ca or found.common_name != authority.name:
@@ -160,6 +215,12 @@ def _check_reusable(authority: Authority, pass_phrase: str) -> None:
         )
     _check_issuer(where, authority.certificate, authority.issuer or authority)
     _check_dates(where, found)
+    basic = authority.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    if basic.path_length != path_length:
+        raise CertificateError(
+            f"{where} has the path length {basic.path_length}, not {path_length}: delete it and its key, and run this "
+            "again."
+        )
 
 
 def _check_device(pair: certificates.Pair, registration_id: str, authority: Authority, pass_phrase: str) -> None:
@@ -172,6 +233,11 @@ def _check_device(pair: certificates.Pair, registration_id: str, authority: Auth
         )
     _check_issuer(where, load_certificate(found.der), authority)
     _check_dates(where, found)
+    root = authority.chain[-1].pem
+    if broken := chains.faults(chains.links(pair.certificate_file, trusted=root)):
+        raise CertificateError(
+            f"The chain in {where} does not hold ({broken[0].name}): choose existing='replace' to make a new one."
+        )
 
 
 def _check_issuer(where: str, certificate: x509.Certificate, issuer: Authority) -> None:

@@ -111,6 +111,26 @@ def first_block(data: bytes, labels: frozenset[str], name: str) -> PemBlock | No
     return None
 
 
+def all_blocks(data: bytes, labels: frozenset[str], name: str) -> list[PemBlock]:
+    """Every PEM block in `data` with one of `labels`, whatever text stands around them.
+
+    Raises CertificateError when one is cut short or not base64, or when the line before or behind one is damaged.
+    """
+    found = []
+    for match in _BEGIN.finditer(data):
+        label = match[1].decode("ascii")
+        if label in labels:
+            found.append(_block(data, match, label, name))
+    names = "|".join(sorted(labels)).encode("ascii")
+    marks = re.findall(rb"(?im)^[ \t]*-*(?:BEGIN|END) (?:" + names + rb")-*\s*$", data)
+    if len(marks) != 2 * len(found):
+        raise CertificateError(
+            f"{name} is damaged (a line BEGIN or END {min(labels, key=len)} is not whole, or shares its line with "
+            "another): copy or make it again."
+        )
+    return found
+
+
 def _block(data: bytes, begin: re.Match[bytes], label: str, name: str) -> PemBlock:
     end_line = b"-----END " + begin[1] + b"-----"
     end = data.find(end_line, begin.end())

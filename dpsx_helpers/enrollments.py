@@ -134,6 +134,34 @@ def delete(target: Target, registration_id: str) -> bool:
     return found
 
 
+def group(target: Target, group_id: str) -> Any:
+    """The enrollment group as DPS shows it, or None."""
+    with _client(target) as client:
+        try:
+            return client.enrollment_group.get(group_id)
+        except ResourceNotFoundError:
+            return None
+
+
+def delete_group(target: Target, group_id: str) -> bool:
+    """Delete the enrollment group; False when there was none. Its devices stay in the hub."""
+    with _client(target) as client:
+        try:
+            client.enrollment_group.delete(group_id, if_match="*")
+        except ResourceNotFoundError:
+            return False
+    return True
+
+
+def members(target: Target, group_id: str) -> list[Any]:
+    """The registration records of a group, as DPS shows them; none when there is no such group."""
+    with _client(target) as client:
+        try:
+            return list(client.device_registration_state.query(group_id))
+        except ResourceNotFoundError:
+            return []
+
+
 def check_twin(twin: dict[str, Any] | None) -> dict[str, Any]:
     """The initial device twin state as the portal takes it: tags, and properties.desired."""
     document: Any = {} if twin is None else twin

@@ -124,12 +124,22 @@ class Evidence:
     def body(self) -> str:
         """The text of that answer; "" when it is not known."""
         if self.talk and self.talk.last_answer:
-            return self.talk.last_answer.body or ""
+            return self.talk.last_answer.body or self._said_to_another(self.talk, self.talk.last_answer.status)
         response = getattr(self.service_error, "response", None)
         try:
             return str(response.text()) if response is not None else ""
         except Exception:  # noqa: BLE001 - a body that cannot be read any more is no body
             return ""
+
+    @staticmethod
+    def _said_to_another(talk: "Conversation", status: int | None) -> str:
+        """Of several devices at once the first fails while the answers to the others come in, and the log tells the
+        text of an answer a moment after its status.
+        """
+        texts = [
+            e.body for e in talk.events if e.party == conversation.DPS and e.status == status and e.kind == "PUBLISH"
+        ]
+        return next((text for text in reversed(texts) if text), "")
 
     @property
     def state(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dpsx_helpers.display import BLUE, INK, LINE, View, ask, block, digits, mome
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import NotReadable
 from dpsx_helpers.views.certificate_view import certificate
+from dpsx_helpers.views.chain_view import ca_certificates, chain
 from dpsx_helpers.views.environment_view import environment
 from dpsx_helpers.views.registration_view import registration
 from dpsx_helpers.views.telemetry_view import arriving, messages
@@ -22,7 +23,9 @@ from dpsx_helpers.views.twin_view import twin
 
 __all__ = [
     "arriving",
+    "ca_certificates",
     "certificate",
+    "chain",
     "conversation",
     "desired",
     "devices",
