@@ -99,8 +99,9 @@ def files_with(secret: str, folder: Path) -> list[Path]:
 
 
 def words(source: str) -> int:
-    """Words that are read: not addresses, tags and signs."""
-    text = re.sub(r"\]\([^)]*\)|<[^>]*>", " ", source)
+    """Words that are read: not addresses, tags and signs, and not what stands between fences."""
+    text = re.sub(r"^```.*?^```$", "", source, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"\]\([^)]*\)|<[^>]*>", " ", text)
     return sum(bool(re.search(r"\w", word)) for word in text.split())
 
 
