@@ -175,12 +175,13 @@ def prescribe(**changes: str) -> None:
             f"The patient has no setting {min(unknown)}: give host, id_scope or registration_id, and run this cell "
             "again."
         )
-    tutorial.write_json(folder(SECOND) / "settings.json", _kept() | changes)
+    tutorial.write_json(_paper("settings"), _kept() | changes)
 
 
 def pair() -> Pair:
     """The second patient's certificate and key file, whatever is in them."""
-    return Pair(folder(SECOND) / certificates.CERTIFICATE_FILE, folder(SECOND) / certificates.KEY_FILE, created=False)
+    place = tutorial.place_of(8) / SECOND
+    return Pair(place / certificates.CERTIFICATE_FILE, place / certificates.KEY_FILE, created=False)
 
 
 def new_pair() -> Pair:
@@ -193,7 +194,7 @@ def name(number: int | None) -> View:
     if number not in mistakes.BY_NUMBER:
         raise Stop(f"There is no mistake {number}: give the number of a card, from 1 to 23, and run this cell again.")
     _read_case()
-    tutorial.write_json(folder(SECOND) / "named.json", {"number": number})
+    tutorial.write_json(_paper("named"), {"number": number})
     return note(f"You say: {number}, {mistakes.BY_NUMBER[number].name}.")
 
 
@@ -206,7 +207,7 @@ def fault() -> int | None:
 def named() -> int | None:
     """The number that the learner has named last; None when there is none."""
     try:
-        found = json.loads((folder(SECOND) / "named.json").read_text(encoding="utf-8"))["number"]
+        found = json.loads((_paper("named")).read_text(encoding="utf-8"))["number"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if isinstance(found, int) else None
@@ -248,6 +249,10 @@ def _seed_of_environment() -> int | None:
     return int(text)
 
 
+def _paper(name: str) -> Path:
+    return tutorial.place_of(8) / SECOND / f"{name}.json"
+
+
 def _paths() -> tuple[Path, Path]:
     found = pair()
     return found.certificate_file, found.key_file
@@ -256,7 +261,7 @@ def _paths() -> tuple[Path, Path]:
 def _kept() -> dict[str, str]:
     _read_case()
     try:
-        document = json.loads((folder(SECOND) / "settings.json").read_text(encoding="utf-8"))
+        document = json.loads((_paper("settings")).read_text(encoding="utf-8"))
         kept = {key: document[key] for key in _SETTINGS}
         if not all(isinstance(value, str) for value in kept.values()):
             raise ValueError
@@ -267,7 +272,7 @@ def _kept() -> dict[str, str]:
 
 def _case() -> int | None:
     try:
-        seed = json.loads((folder(SECOND) / "case.json").read_text(encoding="utf-8"))["seed"]
+        seed = json.loads((_paper("case")).read_text(encoding="utf-8"))["seed"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
@@ -286,8 +291,8 @@ def _read_case() -> int:
 
 def _damaged() -> Stop:
     return Stop(
-        f"The second patient's papers in {folder(SECOND)} are damaged: run clinic.admit(seed=1) in a cell, or with any "
-        "other number, for a new patient."
+        f"The second patient's papers in {tutorial.place_of(8) / SECOND} are damaged: run "
+        "clinic.admit(seed=1) in a cell, or with any other number, for a new patient."
     )
 
 
@@ -296,8 +301,8 @@ def _new_patient(target: Target, seed: int) -> None:
     enroll(target, _pair(folder(SECOND), SECOND))
     healthy = {"host": target.host, "id_scope": target.id_scope, "registration_id": SECOND}
     kept = healthy | (_HIDE[_draw(seed)](target) or {})
-    tutorial.write_json(folder(SECOND) / "settings.json", kept)
-    tutorial.write_json(folder(SECOND) / "case.json", {"seed": seed})
+    tutorial.write_json(_paper("settings"), kept)
+    tutorial.write_json(_paper("case"), {"seed": seed})
 
 
 def _draw(seed: int) -> int:

@@ -26,7 +26,7 @@ def pair(registration_id: str, folder: str, pass_phrase: str) -> Pair:
 
     Raises CertificateError when what is there is another device's, has expired or does not open; Stop without a folder.
     """
-    place = _own() / folder
+    place = tutorial.own_folder(6) / folder
     try:
         place.mkdir(exist_ok=True)
     except OSError as error:
@@ -144,7 +144,7 @@ def _client(target: Target) -> DeviceProvisioningClient:
 
 
 def _own() -> Path:
-    return tutorial.own_folder(6)
+    return tutorial.place_of(6)
 
 
 def _note() -> Path:

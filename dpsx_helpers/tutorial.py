@@ -105,9 +105,14 @@ def made(fact: str) -> str | None:
     return recall().get(fact) or (registration_id() if target() == "emulator" else None)
 
 
+def place_of(notebook: int) -> Path:
+    """Where `own_folder` is, or would be: a check only looks."""
+    return work_dir() / f"notebook-{notebook:02}"
+
+
 def own_folder(notebook: int) -> Path:
     """The folder in the work folder (created when missing) for what one of the notebooks 06 to 10 makes."""
-    folder = work_dir() / f"notebook-{notebook:02}"
+    folder = place_of(notebook)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

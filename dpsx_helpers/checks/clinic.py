@@ -14,7 +14,7 @@ from dpsx_helpers.tutorial import Stop
 def clinic() -> View:
     """The first patient is as it was before the ten mistakes: enrolled with its certificate, assigned, enabled."""
     target, name = running(), patients.FIRST
-    file = tutorial.own_folder(8) / name / certificates.CERTIFICATE_FILE
+    file = tutorial.place_of(8) / name / certificates.CERTIFICATE_FILE
     if not file.exists():
         raise Stop(f"{name} has no certificate yet: run notebook 08 from its first cell, then this check.")
     entry, thumbprint = enrollments.get(target, name), certificates.describe(file).thumbprint_sha256

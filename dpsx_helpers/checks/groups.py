@@ -86,7 +86,7 @@ def _taken_out(target: Target) -> str:
 
 
 def _named_faults(target: Target) -> str:
-    folder = _folder()
+    folder = tutorial.place_of(_NOTEBOOK)
     files = sorted((folder / _BROKEN).glob("chain-*.pem"))
     if not files:
         raise NotYet(f"There are no chains in {folder / _BROKEN}; run the cell that makes them.")
@@ -118,14 +118,9 @@ def _answers(file: Path) -> dict[str, Any]:
 # --- what is there ----------------------------------------------------------------------------------------------------
 
 
-def _folder() -> Path:
-    """What `tutorial.own_folder` makes, which a check does not."""
-    return tutorial.work_dir() / f"notebook-{_NOTEBOOK:02}"
-
-
 def _file(name: str) -> Path:
     """The certificate file of an authority, or of a device, in the folder of this notebook."""
-    folder = _folder()
+    folder = tutorial.place_of(_NOTEBOOK)
     if name.endswith("-CA"):
         return folder / f"{name}.pem"
     return folder / name / certificates.CERTIFICATE_FILE
