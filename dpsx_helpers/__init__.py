@@ -19,6 +19,7 @@ __all__ = [
     "diagnosis",
     "diary",
     "enrollments",
+    "fleet",
     "forms",
     "registry",
     "rollover",
