@@ -42,6 +42,7 @@ CANARY = "canary-fleet-51c7e0"
 
 def test_the_notebook_is_a_story_of_two_hundred_devices(tmp_path: Path) -> None:
     for executed in beyond.runs_as_a_story(10, tmp_path):
+        assert "Warning" not in "".join(map(said, executed.cells))
         first = said(tagged(executed, "first"))
         for count in (5, 50):
             assert f"Progress bar: {count} devices\n{count} of {count} devices are assigned, says DPS; all in " in first
@@ -660,6 +661,7 @@ def test_on_azure_a_small_fleet_runs_to_the_end_and_is_tidied_up(tmp_path: Path)
     line = said(tagged(executed, "throttle"))
     assert "az monitor metrics list --resource 127" in line
     assert "10 of 10" in said(tagged(executed, "kill"))
+    assert "Warning" not in "".join(map(said, executed.cells))
     assert said(tagged(executed, "check")).startswith("✔ 10 of 10 devices are assigned, says DPS")
     assert "enrollments are deleted" in said(tagged(executed, "tidy"))
     assert not (learner.work / "notebook-10" / "devices").exists()

@@ -54,7 +54,12 @@ def timeline(launch: Launch) -> View:
         xlabel="seconds after switching on", ylabel="registrations", xlim=(0, None), ylim=(0.4, len(ordered) + 0.6)
     )
     axes.yaxis.get_major_locator().set_params(integer=True)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize="small")
+    marks, names = axes.get_legend_handles_labels()
+    entries = dict(zip(names, marks, strict=True))
+    last = [name for name in entries if name not in dict(_PARTS).values()]
+    order = [what for _, what in _PARTS] + last
+    handles = [entries[name] for name in order]
+    figure.legend(handles, order, loc="outside upper center", ncols=3, frameon=False, fontsize="small")
     return _view(figure, caption, words)
 
 

@@ -194,13 +194,13 @@ def _client(address: str | None, at_once: int) -> Iterator[tuple[Any, Any]]:
                 raise Stop(f"The scheduler at {address} has no workers: start some with `dask worker {address}`.")
             yield client, None
             return
-        # No dashboard: its port may be taken, and nobody looks at it here.
+        # Its dashboard on any free port: the usual one may be taken, which Dask would tell in a warning.
         cluster = stack.enter_context(
             distributed.LocalCluster(
                 n_workers=_WORKERS,
                 threads_per_worker=max(1, min(_MOST_THREADS, -(-at_once // _WORKERS))),
                 processes=True,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
             )
         )
