@@ -13,12 +13,16 @@ from typing import Literal
 
 from dpsx_helpers import checks, doctor, progress, tutorial
 from dpsx_helpers.checks import quickstart
-from dpsx_helpers.checks.exercises import of_notebook
+from dpsx_helpers.checks.exercises import NotRunning, of_notebook, running
 from dpsx_helpers.display import View, open_questions
 from dpsx_helpers.errors import LearnerError
 
 #: "done": it can be seen now. "passed": it was, at the time noted. "look": only the learner can see it (on Azure).
 State = Literal["done", "passed", "look", "open"]
+_ASLEEP = (
+    "The emulator is not running, so what is in it cannot be looked at: run the first cell of a notebook, then start "
+    "dpsx again."
+)
 _MARKS: dict[State, str] = {"done": "✔", "passed": "✔", "look": "?", "open": "☐"}
 
 # The checks by notebook. 05 leaves nothing to look at: only the record tells that it was done.
@@ -54,6 +58,7 @@ class Report:
     made: str
     target: str
     steps: tuple[Step, ...]
+    note: str = ""
 
     @property
     def done(self) -> int:
@@ -62,7 +67,8 @@ class Report:
     def as_text(self) -> str:
         """A line for each step, and below it what was found."""
         head = f"dpsx check · {self.target} · {self.made} UTC"
-        return "\n".join([head, "", *map(_lines, self.steps), "", f"{self.done} of {len(self.steps)} done."])
+        note = [self.note, ""] if self.note else []
+        return "\n".join([head, "", *note, *map(_lines, self.steps), "", f"{self.done} of {len(self.steps)} done."])
 
     def as_json(self) -> str:
         document = {"version": 1, **asdict(self), "done": self.done, "of": len(self.steps)}
@@ -79,7 +85,17 @@ def make() -> Report:
             step = f"{name[:2]}.{place}"
             check = _exercise(number, place)
             steps.append(_step(step, f"Exercise {place}: {exercise.task}", check, passed.get(step)))
-    return Report(datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), target, tuple(steps))
+    return Report(datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), target, tuple(steps), _note())
+
+
+def _note() -> str:
+    try:
+        running()
+    except NotRunning:
+        return _ASLEEP
+    except LearnerError as reason:  # the wrong inputs that each of the checks names, too
+        return doctor.in_terminal(str(reason))
+    return ""
 
 
 def _exercise(notebook: int, number: int) -> Callable[[], View]:
@@ -97,7 +113,8 @@ def _step(step: str, title: str, check: Callable[[], View], passed: str | None) 
     try:
         seen = check()
     except LearnerError as reason:
-        return Step(step, title, "passed" if passed else "open", doctor.in_terminal(str(reason)), passed)
+        found = "" if isinstance(reason, NotRunning) else doctor.in_terminal(str(reason))  # the report says it once
+        return Step(step, title, "passed" if passed else "open", found, passed)
     except Exception as error:  # noqa: BLE001 - one check that cannot be made must not keep the others from the report
         found = f"This could not be looked at ({type(error).__name__})."
         return Step(step, title, "passed" if passed else "open", found, passed)

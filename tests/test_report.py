@@ -44,6 +44,7 @@ def test_on_a_fresh_folder_nothing_is_done_but_what_the_machine_itself_is(emulat
     for step in found.steps:
         if step.state == "open":
             assert step.found.endswith("."), step
+            assert "run the cell with targets.current" not in step.found
             assert step.passed is None
     assert sorted({path.name for path in work.iterdir()} - set(before)) == ["progress.json"]
 
@@ -106,7 +107,9 @@ def run_check(work: Path, *arguments: str, **environment: str) -> subprocess.Com
 def test_the_command_prints_text_or_json_and_starts_nothing(work: Path) -> None:
     text = run_check(work)
     assert (text.returncode, text.stderr) == (0, "")
-    assert "☐ 00 Start here\n     The emulator is not running" in text.stdout
+    assert text.stdout.count("The emulator is not running, so what is in it cannot be looked at: run the first") == 1
+    assert text.stdout.count("not running") == 1
+    assert "☐ 00 Start here\n" in text.stdout
     assert not (work / "emulator").exists()
     as_json = run_check(work, "--json")
     assert json.loads(as_json.stdout)["done"] == 0

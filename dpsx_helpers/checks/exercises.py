@@ -43,20 +43,25 @@ def exercise(notebook: int, number: int) -> View:
     known = of_notebook(notebook)
     if not 1 <= number <= len(known):
         raise Stop(f"Notebook {notebook:02} has no exercise {number}: it has {len(known)}.")
+    target = running()
     try:
-        seen = known[number - 1].look(running())
+        seen = known[number - 1].look(target)
     except LearnerError as reason:
         return ask(f"Not yet: {reason}")
     progress.record(f"{notebook:02}.{number}")
     return passed(seen)
 
 
+class NotRunning(Stop):
+    """The emulator is the target, and does not run."""
+
+
 def running() -> Target:
-    """The target in use. Stop when that is the emulator and it does not run."""
+    """The target in use. NotRunning when that is the emulator and it does not run."""
     target = targets.attached()
     if target is None:
-        raise Stop(
-            "The emulator is not running: run the cell with targets.current() at the top of this notebook, "
+        raise NotRunning(
+            "The emulator is not running: run the cell that sets `target` near the top of this notebook, "
             "then this check."
         )
     return target

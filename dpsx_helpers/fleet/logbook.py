@@ -138,6 +138,7 @@ def _add(kind: str, entry: dict[str, Any]) -> None:
 
 
 def _change(how: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    tutorial.own_folder(NOTEBOOK)
     tutorial.write_json(_file(), how(_load()))
 
 
@@ -161,4 +162,4 @@ def _damaged() -> Stop:
 
 
 def _file() -> Path:
-    return tutorial.own_folder(NOTEBOOK) / f"logbook-{tutorial.target()}.json"
+    return tutorial.place_of(NOTEBOOK) / f"logbook-{tutorial.target()}.json"
