@@ -3,15 +3,18 @@
 The fault is drawn by a seed, and the seed alone is on the disk. Nothing of the device of notebooks 02 to 05 is touched.
 """
 
+import asyncio
 import json
 import os
 import random
 import secrets
 import shutil
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from azure.core.exceptions import ResourceNotFoundError
@@ -29,6 +32,7 @@ from dpsx_helpers.tutorial import Secret, Stop
 
 FIRST, SECOND = "clinic-patient-01", "clinic-patient-02"
 SEED = "DPSX_CLINIC_SEED"  # for a class that is to have the same fault, and for tests
+_LONGEST_GOODBYE = 5  # seconds; it takes some milliseconds
 _SETTINGS = ("host", "id_scope", "registration_id")
 _CONNACK = {3: "server unavailable", 5: "not authorised"}  # MQTT 3.1.1, 3.2.2.3
 
@@ -46,7 +50,8 @@ class Examination(View):
 async def examine(visit: Coroutine[Any, Any, Any], *, card: bool = True) -> Examination:
     """Let the device try, and show what its SDK says, what the service really said, and (with `card`) what that means.
 
-    A failure that comes from neither the SDK nor a service is the learner's own, and raised.
+    A failure that comes from neither the SDK nor a service is the learner's own, and raised. A client that DPS has
+    refused is ended, so that the next examination hears nothing of it.
     """
     with conversation.recording(quiet=True) as talk:
         try:
@@ -54,16 +59,55 @@ async def examine(visit: Coroutine[Any, Any, Any], *, card: bool = True) -> Exam
         except LearnerError:
             raise
         except Exception as error:
-            explained = diagnosis.explained_by(error, talk)
-            if explained is None:
+            seen = _heard(error, talk, card)
+            await _hang_up(error)
+            if seen is None:
                 raise
-            parts = [block("1. The SDK says", _chain(error)), block("2. The service really said", _said(talk))]
-            if card:
-                parts.append(explained.card)
-            seen = stacked(*parts)
-            return Examination(seen.html, seen.text, explained.number)
+            return seen
     well = note("The device was assigned to its hub and connected to it: it is well.")
     return Examination(well.html, well.text, None)
+
+
+def _heard(error: Exception, talk: Conversation, card: bool) -> Examination | None:
+    """What both sides said, and the card; None for a failure that neither of them knows."""
+    explained = diagnosis.explained_by(error, talk)
+    if explained is None:
+        return None
+    parts = [block("1. The SDK says", _chain(error)), block("2. The service really said", _said(talk))]
+    if card:
+        parts.append(explained.card)
+    seen = stacked(*parts)
+    return Examination(seen.html, seen.text, explained.number)
+
+
+async def _hang_up(error: Exception) -> None:
+    """End the provisioning clients through whose hands this failure went.
+
+    register() ends its client after an assignment only. One that was refused stays connected, connects again when it is
+    dropped, and has no method to end that (https://github.com/Azure/azure-iot-sdk-python/issues/746 and 899). So this
+    does what register() does when all is well.
+    """
+    from azure.iot.device.common.pipeline.pipeline_exceptions import PipelineNotRunning
+
+    for client in _clients(error):
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        with suppress(PipelineNotRunning, TimeoutError, AttributeError):  # ended already, or another version of the SDK
+            client._pipeline.shutdown(callback=lambda loop=loop, ended=ended, **_: loop.call_soon_threadsafe(ended.set))
+            await asyncio.wait_for(ended.wait(), _LONGEST_GOODBYE)
+
+
+def _clients(error: Exception) -> list[Any]:
+    """The provisioning clients among the variables of the functions that the exception and its causes passed."""
+    from azure.iot.device.aio import ProvisioningDeviceClient  # only a device needs the SDK, `dpsx check` does not
+
+    found: dict[int, Any] = {}
+    for link in Evidence(error).chain:
+        for frame, _ in walk_tb(link.__traceback__):
+            for value in frame.f_locals.values():
+                if isinstance(value, ProvisioningDeviceClient):
+                    found[id(value)] = value
+    return list(found.values())
 
 
 def _chain(error: Exception) -> str:
@@ -106,7 +150,7 @@ def folder(name: str) -> Path:
     return place
 
 
-def enroll(target: Target, pair: Pair) -> None:
+def enroll(target: Target, pair: "Pair | authorities.Authority") -> None:
     """Enroll the device of this pair in place of whatever is enrolled under its name. Its registration is forgotten."""
     name = certificates.describe(pair.certificate_file).common_name or ""
     slots = {"primary": {"certificate": pair.certificate_file.read_text(encoding="ascii")}}
@@ -191,7 +235,7 @@ def new_pair() -> Pair:
 
 def name(number: int | None) -> View:
     """Say which of the 23 mistakes it is that the second patient suffers from."""
-    if number not in mistakes.BY_NUMBER:
+    if type(number) is not int or number not in mistakes.BY_NUMBER:
         raise Stop(f"There is no mistake {number}: give the number of a card, from 1 to 23, and run this cell again.")
     _read_case()
     tutorial.write_json(_paper("named"), {"number": number})
@@ -210,7 +254,7 @@ def named() -> int | None:
         found = json.loads((_paper("named")).read_text(encoding="utf-8"))["number"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if isinstance(found, int) else None
+    return found if type(found) is int else None
 
 
 def why_ill(target: Target) -> str | None:
@@ -324,6 +368,7 @@ def _other_name(target: Target) -> dict[str, str]:
 
 def _authority(target: Target) -> None:
     with_authority = authorities.create(SECOND, tutorial.pass_phrase(new_key=True), folder(f"{SECOND}-other"))
+    enroll(target, with_authority)  # else DPS would refuse it as another certificate than the enrolled one
     _put_in_place(with_authority.certificate_file, with_authority.key_file)
 
 

@@ -1,18 +1,22 @@
 """Notebook 08: ten mistakes that are heard from both sides, and a hidden fault that is found and mended."""
 
+import ast
 import asyncio
 import json
 import os
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import beyond
 import pytest
-from devices import register, send
-from executed import errors, files_with, said, tagged
+from azure.iot.device.aio import ProvisioningDeviceClient
+from azure.iot.device.exceptions import ClientError
+from devices import credentials, register, send
+from executed import errors, files_with, read, said, tagged
 
-from dpsx_helpers import certificates, checks, clinic, enrollments, registry, tutorial
+from dpsx_helpers import certificates, checks, clinic, enrollments, registry, targets, tutorial
 from dpsx_helpers.diagnosis import mistakes
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Stop
@@ -33,6 +37,10 @@ HEARD = {
     9: (11, "Unexpected failure", '"message": "Invalid certificate."'),
     10: (14, "not authorised", "the hub: CONNACK 5, not authorised"),
 }
+NOT_WELL = (
+    "clinic-patient-02 is not well: its settings, files and enrollment are expected to agree, and then a registration "
+    "that is assigned."
+)
 WELL = "The device was assigned to its hub and connected to it: it is well."
 
 
@@ -54,8 +62,12 @@ def test_the_notebook_tells_both_sides_of_ten_mistakes_and_ends_with_a_healthy_p
     hears(second)
     untouched = {number: beyond.open_verdict(text) for number, text in beyond.verdicts(first).items()}
     assert untouched[1].startswith("clinic-patient-02 was admitted, but nothing is named: clinic.name is expected")
-    assert untouched[2].startswith("clinic-patient-02 is not well: ")
-    assert "mistake" not in beyond.verdicts(first)[1], "the examination without the card gives nothing away"
+    assert untouched[2] == NOT_WELL
+    for number, text in beyond.verdicts(first).items():
+        assert "of 23)" not in text, f"exercise {number}: an examination without the card gives nothing away"
+    # Each card and the emulator's log are about the same thing: one mistake at a time was made.
+    assert "CA:TRUE" in said(tagged(first, "mistake-7")).split("the emulator's log says")[1]
+    assert "neither the primary nor the secondary" in said(tagged(first, "mistake-8"))
 
 
 def test_on_azure_it_runs_to_its_end_with_the_learners_pass_phrase_in_no_file(tmp_path: Path) -> None:
@@ -106,7 +118,7 @@ def test_each_hidden_fault_is_told_by_its_card_alone_and_mended_by_the_solution(
     clinic.admit(seed=SEEDS[fault])
     assert clinic.fault() == fault
     assert verdict(1).startswith("☐ Not yet: clinic-patient-02 was admitted, but nothing is named")
-    assert verdict(2).startswith("☐ Not yet: clinic-patient-02 is not well: ")
+    assert verdict(2) == f"☐ Not yet: {NOT_WELL}"
     silent = examined(card=False)
     assert f"mistake {fault}" not in silent.text
     seen = examined()
@@ -115,13 +127,43 @@ def test_each_hidden_fault_is_told_by_its_card_alone_and_mended_by_the_solution(
     clinic.name(wrong)
     assert f"☐ Not yet: you named {wrong}, " in verdict(1)
     assert mistakes.BY_NUMBER[fault].name not in verdict(1), "a wrong answer does not tell the right one"
+    assert verdict(2) == f"☐ Not yet: {NOT_WELL}", "nor does the exercise beside it"
     clinic.name(seen.number)
     assert verdict(1) == (
         f"✔ clinic-patient-02 was admitted with a hidden fault, and you found it: {fault}, "
         f"{mistakes.BY_NUMBER[fault].name}"
     )
-    clinic.prescribe(host=emulated.host, id_scope=emulated.id_scope, registration_id=clinic.SECOND)
-    clinic.enroll(emulated, clinic.new_pair())
+    assert verdict(2).startswith("☐ Not yet: clinic-patient-02 is not well: ")
+    assert verdict(2) != f"☐ Not yet: {NOT_WELL}", "who has found it is told what is left to do"
+
+
+def notebook(*codes: str) -> None:
+    """Run code of the notebook's cells as a kernel does, with the notebook's own device program."""
+    names: dict[str, Any] = {"display": print}
+    executed = read(8)
+    for code in (tagged(executed, "map").source, tagged(executed, "device-code").source, *codes):
+        made = eval(compile(code, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+        if made is not None:
+            asyncio.run(made)
+
+
+@pytest.mark.parametrize("fault", sorted(clinic._HIDE))
+def test_the_solutions_in_the_notebook_find_and_mend_each_fault(
+    fault: int, emulated: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(clinic.SEED, str(SEEDS[fault]))
+    first, second = beyond.stubs(8)
+    notebook(first.solution)
+    assert (clinic.fault(), clinic.named()) == (fault, fault)
+    notebook(second.solution)
+    for number in (1, 2):
+        assert verdict(number).startswith("✔ clinic-patient-02")
+
+
+def test_a_patient_that_is_mended_has_to_register(emulated: Target) -> None:
+    clinic.admit(seed=SEEDS[5])
+    clinic.name(5)
+    clinic.prescribe(id_scope=emulated.id_scope)
     assert "it has not registered since it was admitted" in verdict(2)
     assert examined().text == WELL
     assert verdict(2).startswith("✔ clinic-patient-02 is mended")
@@ -149,7 +191,7 @@ def test_what_a_learner_may_do_wrong_is_one_sentence(emulated: Target, monkeypat
     with pytest.raises(Stop, match="There is no second patient yet"):
         clinic.name(3)
     clinic.admit(seed=1)
-    for odd in (0, 24, None, "5", 5.5):
+    for odd in (0, 24, None, "5", 5.5, 5.0, True, [5]):
         with pytest.raises(Stop, match=r"There is no mistake .*: give the number of a card"):
             clinic.name(odd)  # type: ignore[arg-type]
     with pytest.raises(Stop, match="has no setting scope: give host, id_scope or registration_id"):
@@ -157,6 +199,34 @@ def test_what_a_learner_may_do_wrong_is_one_sentence(emulated: Target, monkeypat
     monkeypatch.setenv(clinic.SEED, "seven")
     with pytest.raises(Stop, match="DPSX_CLINIC_SEED is not a whole number"):
         clinic.admit()
+
+
+def _write(text: str) -> Callable[[], object]:
+    return lambda: clinic.pair().certificate_file.write_text(text)
+
+
+WRONG: dict[str, tuple[Callable[[], object], str]] = {
+    "another scope": (lambda: clinic.prescribe(id_scope="0ne00000000"), "its settings do not lead to"),
+    "another host": (lambda: clinic.prescribe(host=""), "its settings do not lead to"),
+    "another name": (lambda: clinic.prescribe(registration_id="x"), "its settings name another device"),
+    "no certificate": (lambda: clinic.pair().certificate_file.unlink(), "not a pair that opens"),
+    "no key": (lambda: clinic.pair().key_file.unlink(), "not a pair that opens"),
+    "a file of nothing": (_write(""), "not a pair that opens"),
+    "a pair not enrolled": (clinic.new_pair, "DPS expects another certificate"),
+    "nobody enrolled": (lambda: enrollments.delete(targets.current(), clinic.SECOND), "no enrollment that is enabled"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_cure_is_told_in_one_sentence_to_who_has_named_the_fault(emulated: Target, what: str) -> None:
+    clinic.admit(seed=SEEDS[5])
+    clinic.name(5)
+    clinic.prescribe(id_scope=emulated.id_scope)
+    spoil, expected = WRONG[what]
+    spoil()
+    assert expected in verdict(2)
+    assert verdict(2).startswith("☐ Not yet: clinic-patient-02 is not well: ")
+    assert verdict(2).endswith("a registration that is assigned is expected.")
 
 
 @pytest.mark.parametrize("name", ["case.json", "settings.json"])
@@ -221,7 +291,36 @@ def test_a_mistake_of_the_learners_own_code_is_raised(emulated: Target) -> None:
         asyncio.run(clinic.examine(broken()))
 
 
-def test_the_solution_in_the_notebook_is_the_one_tested_here() -> None:
-    solution = beyond.stubs(8)[1].solution
-    for line in ("clinic.enroll(target, clinic.new_pair())", "registration_id=clinic.SECOND"):
-        assert line in solution
+@pytest.mark.parametrize("spoil", [{"PROVISIONING_IDSCOPE": "0ne00000000"}, {"DPS_X509_REGISTRATION_ID": "other"}, {}])
+def test_a_client_that_was_refused_is_ended(emulated: Target, spoil: dict[str, str]) -> None:
+    os.environ.update(clinic.patient(emulated) | spoil)
+    if not spoil:  # with its own settings and no entry, it comes as far as the 401
+        enrollments.delete(emulated, clinic.FIRST)
+    clients: list[Any] = []
+
+    async def registers() -> None:
+        client = ProvisioningDeviceClient.create_from_x509_certificate(
+            os.environ["PROVISIONING_HOST"],
+            os.environ["DPS_X509_REGISTRATION_ID"],
+            os.environ["PROVISIONING_IDSCOPE"],
+            credentials(),
+        )
+        clients.append(client)
+        await client.register()
+
+    with pytest.raises(ClientError):
+        asyncio.run(registers())
+    assert clients[0]._pipeline._running, "the SDK leaves it"
+    asyncio.run(clinic.examine(registers()))
+    assert not clients[1]._pipeline._running
+    if not spoil:
+        assert _log(emulated)[-2].endswith("< DISCONNECT"), "it has left the connection on which it was refused"
+
+
+def _log(target: Target) -> list[str]:
+    assert target.emulator is not None
+    file = target.emulator.state_dir / "emulator.log"
+    deadline = time.monotonic() + 5
+    while not (lines := file.read_text().splitlines())[-1].endswith("has gone") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return lines

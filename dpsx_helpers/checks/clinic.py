@@ -57,7 +57,13 @@ def _named(target: Target) -> str:
 def _mended(target: Target) -> str:
     if patients.fault() is None:
         raise NotYet(f"there is no {patients.SECOND} yet: run the cell with clinic.admit(), then mend it.")
-    if why := patients.why_ill(target):
+    why = patients.why_ill(target)
+    if why and patients.named() != patients.fault():  # what is wrong would tell what is to be named
+        raise NotYet(
+            f"{patients.SECOND} is not well: its settings, files and enrollment are expected to agree, and then a "
+            "registration that is assigned."
+        )
+    if why:
         raise NotYet(f"{patients.SECOND} is not well: {why}; a registration that is assigned is expected.")
     return f"{patients.SECOND} is mended: its settings, files and enrollment agree, and DPS has assigned it"
 
