@@ -30,7 +30,7 @@ def ticked(view: View) -> None:
 
 
 def test_start_here_and_environment_want_a_running_emulator(work: Path) -> None:
-    stopped(checks.start_here, "not running: run the cell with targets.current()")
+    stopped(checks.start_here, "not running: run the cell that sets `target`")
     stopped(checks.environment, "not running")
     targets.current()
     ticked(checks.start_here())
