@@ -98,7 +98,11 @@ def jupyterlab(notebooks: Path, environment: dict[str, str]) -> Iterator[str]:
         yield json.loads(found[0].read_text())["url"]
     finally:
         server.terminate()
-        server.wait(timeout=90)  # it ends its kernels first, which takes a busy machine a while
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:  # it may hang, its kernels ended, if a page was closed the moment before
+            server.kill()
+            server.wait()
         log.close()
 
 
