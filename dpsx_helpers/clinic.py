@@ -235,6 +235,11 @@ def new_pair() -> Pair:
 
 def name(number: int | None) -> View:
     """Say which of the 23 mistakes it is that the second patient suffers from."""
+    if number is None:
+        raise Stop(
+            "The examination found nothing to name: if the patient was mended before it was named, run "
+            "clinic.admit(seed=1), or with any other number, for a new one."
+        )
     if type(number) is not int or number not in mistakes.BY_NUMBER:
         raise Stop(f"There is no mistake {number}: give the number of a card, from 1 to 23, and run this cell again.")
     _read_case()
@@ -261,7 +266,7 @@ def why_ill(target: Target) -> str | None:
     """Half a sentence: what is still wrong with the second patient, not saying what was hidden; None: nothing is."""
     kept = _kept()
     if (kept["host"], kept["id_scope"]) != (target.host, target.id_scope):
-        return "its settings do not lead to your provisioning service"
+        return "its settings on the disk do not lead to your provisioning service"
     if kept["registration_id"].casefold() != SECOND:
         return f"its settings name another device than {SECOND}"
     try:

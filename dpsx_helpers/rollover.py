@@ -82,7 +82,8 @@ def colleague(target: Target, registration_id: str) -> None:
         tags = {name: value for name, value in (twin.get("tags") or {}).items() if name != "owner"}
         changed = entry | {"initialTwin": twin | {"tags": tags | {"site": site}}}
         client.enrollment.create_or_update(registration_id, changed, if_match=entry["etag"])
-    tutorial.write_json(_note(), {"registrationId": registration_id, "site": site})
+    left = {"tags": tags | {"site": site}, "desired": (twin.get("properties") or {}).get("desired") or {}}
+    tutorial.write_json(_note(), {"registrationId": registration_id, "site": site, **left})
     print(f"A colleague has just set the tag site of {registration_id} to {site}.")  # noqa: T201
 
 
@@ -95,14 +96,34 @@ def told_by_colleague() -> tuple[str, str] | None:
         return None
 
 
+def lost_since_colleague(entry: enrollments.Enrollment) -> str | None:
+    """What else than the tag `owner` differs from how the colleague left the entry; None: nothing does."""
+    try:
+        document = json.loads(_note().read_text(encoding="utf-8"))
+        tags, desired = document["tags"], document["desired"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if {name: value for name, value in entry.tags.items() if name != "owner"} != tags:
+        return "another tag"
+    return "a desired property" if entry.initial_twin != desired else None
+
+
 def batch(target: Target, pass_phrase: str) -> None:
-    """Enroll the devices of BATCH anew, all of them enabled, each with its tag `supplier`. Prints their names."""
+    """Enroll the devices of BATCH anew, all of them enabled, each with its tag `supplier`. Prints their names.
+
+    What else this notebook has enrolled is enabled again, as an earlier try may have disabled it.
+    """
     made = {name: pair(name, name, pass_phrase) for name in BATCH}
     own = own_certificates()
     with diagnosis.explain_service("provisioning service"), _client(target) as client:
         for name, supplier in BATCH.items():
             _make_room(target, name, own)
             client.enrollment.create_or_update(name, _document(name, made[name], {"supplier": supplier}))
+        for entry in map(dict, client.enrollment.query({"query": "SELECT *"})):
+            name, disabled = entry["registrationId"], entry.get("provisioningStatus") == "disabled"
+            if disabled and name in own.values():
+                enabled = entry | {"provisioningStatus": "enabled"}
+                client.enrollment.create_or_update(name, enabled, if_match=entry["etag"])
     print("Enrolled and enabled:", ", ".join(f"{name} ({supplier})" for name, supplier in BATCH.items()))  # noqa: T201
 
 

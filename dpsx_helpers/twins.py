@@ -15,6 +15,7 @@ from dpsx_helpers import registry
 from dpsx_helpers.display import View, copyable_block, note, prose, stacked
 from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.targets import Target
+from dpsx_helpers.tutorial import Stop
 
 #: Where a device of this tutorial reports which version of its desired properties it has adopted.
 ADOPTED = "desiredVersion"
@@ -65,9 +66,16 @@ def get(target: Target, device_id: str) -> Twin | None:
 def change(target: Target, device_id: str, patch: dict[str, Any], *, if_match: str | None = None) -> Twin:
     """The twin after a patch of its tags and desired properties ({"properties": {"desired": …}}); null deletes.
 
-    `if_match`: the etag of the twin that the patch starts from. Raises Refused: 412 when that is no longer the one.
+    `if_match`: the etag of the twin that the patch starts from. Raises Refused: 412 when that is no longer the one;
+    Stop for a patch with neither tags nor desired properties, which a hub takes without a word, changing nothing.
     https://learn.microsoft.com/rest/api/iothub/service/devices/update-twin
     """
+    properties = patch.get("properties")
+    if "tags" not in patch and not (isinstance(properties, dict) and "desired" in properties):
+        raise Stop(
+            'The patch would change nothing: write {"properties": {"desired": { your settings }}} (or tags), and run '
+            "this cell again."
+        )
     headers = {} if if_match is None else {"If-Match": f'"{if_match}"'}
     return _twin(_answered(registry.request(target, "PATCH", _path(device_id), headers=headers, json=patch)))
 

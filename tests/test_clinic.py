@@ -191,7 +191,9 @@ def test_what_a_learner_may_do_wrong_is_one_sentence(emulated: Target, monkeypat
     with pytest.raises(Stop, match="There is no second patient yet"):
         clinic.name(3)
     clinic.admit(seed=1)
-    for odd in (0, 24, None, "5", 5.5, 5.0, True, [5]):
+    with pytest.raises(Stop, match=r"found nothing to name: .* run clinic\.admit"):
+        clinic.name(None)
+    for odd in (0, 24, "5", 5.5, 5.0, True, [5]):
         with pytest.raises(Stop, match=r"There is no mistake .*: give the number of a card"):
             clinic.name(odd)  # type: ignore[arg-type]
     with pytest.raises(Stop, match="has no setting scope: give host, id_scope or registration_id"):
@@ -206,8 +208,8 @@ def _write(text: str) -> Callable[[], object]:
 
 
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
-    "another scope": (lambda: clinic.prescribe(id_scope="0ne00000000"), "its settings do not lead to"),
-    "another host": (lambda: clinic.prescribe(host=""), "its settings do not lead to"),
+    "another scope": (lambda: clinic.prescribe(id_scope="0ne00000000"), "its settings on the disk do not lead to"),
+    "another host": (lambda: clinic.prescribe(host=""), "its settings on the disk do not lead to"),
     "another name": (lambda: clinic.prescribe(registration_id="x"), "its settings name another device"),
     "no certificate": (lambda: clinic.pair().certificate_file.unlink(), "not a pair that opens"),
     "no key": (lambda: clinic.pair().key_file.unlink(), "not a pair that opens"),

@@ -468,7 +468,7 @@ def scheduler(tmp_path: Path) -> Iterator[str]:
     command = [*dask[:2], "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
     processes = [subprocess.Popen([*command, "--scheduler-file", str(facts)], **quiet)]  # type: ignore[call-overload]
     try:
-        wait_for(facts.exists)
+        wait_for(lambda: facts.exists() and facts.read_text().rstrip().endswith("}"))  # whole, not only begun
         worker = [*dask[:2], "distributed.cli.dask_worker", "--scheduler-file", str(facts), "--no-dashboard"]
         worker += ["--nthreads", "2", "--local-directory", str(tmp_path)]
         processes += [subprocess.Popen(worker, **quiet) for _ in range(2)]  # type: ignore[call-overload]

@@ -151,3 +151,34 @@ def test_the_batch_begins_anew_each_time(
     enroll(client, "Python-device-12", odd_pair(tmp_path, common_name="Python-device-12"))
     with pytest.raises(Stop, match="Python-device-12 is enrolled already, and not with a certificate from"):
         rollover.batch(emulated, PASS_PHRASE)
+
+
+def test_the_batch_enables_what_an_earlier_try_has_disabled(emulated: Target) -> None:
+    phrase = tutorial.pass_phrase(new_key=True)
+    enroll_again = rollover.pair("Python-device-02", "new", phrase)
+    with DeviceProvisioningClient.from_connection_string(emulated.dps_connection_string) as client:
+        document = rollover._document("Python-device-02", enroll_again, {})
+        client.enrollment.create_or_update("Python-device-02", document | {"provisioningStatus": "disabled"})
+    rollover.batch(emulated, phrase)
+    found = {entry.registration_id: entry.provisioning_status for entry in enrollments.list_all(emulated)}
+    assert found == dict.fromkeys([*rollover.BATCH, "Python-device-02"], "enabled")
+
+
+def test_what_was_lost_beside_the_tag_of_the_exercise_is_named(emulated: Target) -> None:
+    name, phrase = "Python-device-02", tutorial.pass_phrase(new_key=True)
+    made = rollover.pair(name, "new", phrase)
+    with DeviceProvisioningClient.from_connection_string(emulated.dps_connection_string) as client:
+        document = rollover._document(name, made, {"product": 2})
+        document["initialTwin"]["properties"] = {"desired": {"telemetryInterval": 10}}
+        client.enrollment.create_or_update(name, document)
+        rollover.colleague(emulated, name)
+        for spoil, lost in (
+            (lambda twin: twin, None),
+            (lambda twin: twin | {"tags": {"site": twin["tags"]["site"]}}, "another tag"),
+            (lambda twin: twin | {"properties": {"desired": {}}}, "a desired property"),
+        ):
+            entry = dict(client.enrollment.get(name))
+            changed = entry | {"initialTwin": spoil(entry["initialTwin"])}
+            client.enrollment.create_or_update(name, changed, if_match=entry["etag"])
+            assert rollover.lost_since_colleague(enrollments.get(emulated, name)) == lost  # type: ignore[arg-type]
+            client.enrollment.create_or_update(name, entry, if_match="*")

@@ -450,3 +450,11 @@ def _remains_of_the_quickstart(work: Path) -> dict[Path, bytes]:
 
 def test_on_azure_without_values_it_stops_with_one_sentence(tmp_path: Path) -> None:
     assert "takes both connection strings" in stops_without_values(9, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "patch", [{}, {"telemetryInterval": 60}, {"properties": {"telemetryInterval": 60}}, {"properties": 1}]
+)
+def test_a_patch_that_would_change_nothing_is_refused(emulated: Target, patch: dict[str, Any]) -> None:
+    with pytest.raises(Stop, match="The patch would change nothing: write"):
+        twins.change(emulated, "thermostat-09", patch)

@@ -96,9 +96,11 @@ def _named_faults(target: Target) -> str:
         names = [fault.name for fault in chains.faults(chains.links(file, trusted=_file(_ROOT)))]
         answer = answers.get(file.name)
         if answer is None:
-            raise NotYet(f"There is no answer for {file.name} yet; the name of its fault is expected.")
-        if answer not in names:
-            raise NotYet(f"{file.name} does not have the fault {answer!a}; look at it with views.chain.")
+            raise NotYet(
+                f"There is no answer for {file.name} yet; the name of its fault is expected, under the whole file name."
+            )
+        if str(answer).strip().casefold() not in map(str.casefold, names):
+            raise NotYet(f"{file.name} does not have the fault {answer!a}; views.chain writes its name in bold.")
         done.append(f"{file.name}: {answer}")
     return "the faults are found: " + ", ".join(done)
 

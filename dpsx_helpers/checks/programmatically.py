@@ -137,6 +137,11 @@ def _concurrent_change(target: Target) -> str:
             f"your tag owner is there, but your colleague's tag site is {found} instead of {site}: your change has "
             "overwritten theirs."
         )
+    if lost := rollover.lost_since_colleague(entry):
+        raise NotYet(
+            f"both tags are there, but {lost} of {name} is not as your colleague left it: change nothing but the tag "
+            "owner."
+        )
     return f"{name} has both tags, your owner {_OWNER} and your colleague's site {site}: nobody's change was lost"
 
 
@@ -145,7 +150,10 @@ def _one_supplier(target: Target) -> str:
     for name, supplier in rollover.BATCH.items():
         entry = enrollments.get(target, name)
         if entry is None:
-            raise NotYet(f"there is no enrollment {name}: run the whole cell, which makes it.")
+            raise NotYet(
+                f"there is no enrollment {name}: run the whole cell, which makes it, and if your lines delete it, let "
+                "them disable it instead."
+            )
         if entry.tags.get("supplier") != supplier:
             raise NotYet(f"{name} has lost its tag supplier {supplier}: change nothing but its provisioningStatus.")
         if name in north and entry.provisioning_status != "disabled":

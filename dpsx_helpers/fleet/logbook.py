@@ -122,7 +122,9 @@ def _now() -> float:
 
 def _count(devices: Any) -> int:
     if isinstance(devices, bool) or not isinstance(devices, int) or not 1 <= devices <= 1_000_000:
-        raise Stop(f"{devices!r} is no number of devices: give a whole number from 1 to 1,000,000.")
+        shown = repr(devices)
+        shown = shown if len(shown) <= 40 else f"{shown[:39]}…"
+        raise Stop(f"{shown} is no number of devices: give a whole number from 1 to 1,000,000.")
     return devices
 
 
