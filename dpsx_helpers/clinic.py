@@ -18,7 +18,6 @@ from traceback import walk_tb
 from typing import Any
 
 from azure.core.exceptions import ResourceNotFoundError
-from azure.iot.deviceprovisioning import DeviceProvisioningClient
 
 from dpsx_helpers import authorities, certificates, conversation, diagnosis, enrollments, registry, targets, tutorial
 from dpsx_helpers.certificates import Pair
@@ -156,7 +155,7 @@ def enroll(target: Target, pair: "Pair | authorities.Authority") -> None:
     slots = {"primary": {"certificate": pair.certificate_file.read_text(encoding="ascii")}}
     mechanism = {"type": "x509", "x509": {"clientCertificates": slots}}
     enrollments.delete(target, name)
-    with diagnosis.explain_service("provisioning service"), _client(target) as client:
+    with enrollments.service(target) as client:
         client.enrollment.create_or_update(name, {"registrationId": name, "attestation": mechanism})
 
 
@@ -167,7 +166,7 @@ def files(pair: "Pair | authorities.Authority") -> dict[str, str]:
 
 def registered(target: Target, registration_id: str) -> str | None:
     """What DPS remembers of the device's last registration ("assigned", "failed" …); None when it never came."""
-    with diagnosis.explain_service("provisioning service"), _client(target) as client:
+    with enrollments.service(target) as client:
         try:
             return str(client.device_registration_state.get(registration_id)["status"])
         except ResourceNotFoundError:
@@ -183,11 +182,6 @@ def _variables(host: str, id_scope: str, registration_id: str, pair: Pair) -> di
     phrase = Secret(tutorial.pass_phrase(new_key=True))
     values = (host, id_scope, registration_id, str(pair.certificate_file), str(pair.key_file), phrase, phrase)
     return dict(zip(tutorial.VARIABLES, values, strict=True))
-
-
-def _client(target: Target) -> DeviceProvisioningClient:
-    assert target.dps_connection_string is not None  # targets.for_operator() has seen to that
-    return DeviceProvisioningClient.from_connection_string(target.dps_connection_string)
 
 
 # --- the patient with a hidden fault ----------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def save(target: Target, request: EnrollmentRequest | Path) -> Enrollment:
         print(f"{registration_id} is already enrolled with this certificate and these settings.")  # noqa: T201
         tutorial.remember(enrollment=registration_id)
         return existing
-    with _client(target) as client:
+    with service(target) as client:
         # Without If-Match a PUT on an existing entry is answered 409; with it, nothing newer is overwritten
         # unseen: https://github.com/Azure/azure-iot-sdk-csharp/issues/3076
         saved = client.enrollment.create_or_update(
@@ -108,7 +108,7 @@ def save(target: Target, request: EnrollmentRequest | Path) -> Enrollment:
 
 def get(target: Target, registration_id: str) -> Enrollment | None:
     """The entry of this registration ID, or None."""
-    with _client(target) as client:
+    with service(target) as client:
         try:
             return _enrollment(client.enrollment.get(registration_id))
         except ResourceNotFoundError:
@@ -117,13 +117,13 @@ def get(target: Target, registration_id: str) -> Enrollment | None:
 
 def list_all(target: Target) -> list[Enrollment]:
     """Every individual enrollment."""
-    with _client(target) as client:
+    with service(target) as client:
         return [_enrollment(document) for document in client.enrollment.query({"query": "SELECT *"})]
 
 
 def delete(target: Target, registration_id: str) -> bool:
     """Delete the entry; False when there was none. The device in the hub stays."""
-    with _client(target) as client:
+    with service(target) as client:
         try:
             client.enrollment.delete(registration_id, if_match="*")
             found = True
@@ -136,7 +136,7 @@ def delete(target: Target, registration_id: str) -> bool:
 
 def group(target: Target, group_id: str) -> Any:
     """The enrollment group as DPS shows it, or None."""
-    with _client(target) as client:
+    with service(target) as client:
         try:
             return client.enrollment_group.get(group_id)
         except ResourceNotFoundError:
@@ -145,7 +145,7 @@ def group(target: Target, group_id: str) -> Any:
 
 def delete_group(target: Target, group_id: str) -> bool:
     """Delete the enrollment group; False when there was none. Its devices stay in the hub."""
-    with _client(target) as client:
+    with service(target) as client:
         try:
             client.enrollment_group.delete(group_id, if_match="*")
         except ResourceNotFoundError:
@@ -155,7 +155,7 @@ def delete_group(target: Target, group_id: str) -> bool:
 
 def members(target: Target, group_id: str) -> list[Any]:
     """The registration records of a group, as DPS shows them; none when there is no such group."""
-    with _client(target) as client:
+    with service(target) as client:
         try:
             return list(client.device_registration_state.query(group_id))
         except ResourceNotFoundError:
@@ -251,7 +251,8 @@ def _reprovisioning(policy: Any) -> Reprovisioning:
 
 
 @contextmanager
-def _client(target: Target) -> Iterator[DeviceProvisioningClient]:
+def service(target: Target) -> Iterator[DeviceProvisioningClient]:
+    """Microsoft's client for the service side of DPS. NotReadable without a connection string; a failure is a Stop."""
     if target.dps_connection_string is None:
         raise NotReadable(
             "Without DPS_CONNECTION_STRING this tutorial does not read or change enrollments on Azure: open your "

@@ -8,9 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from azure.iot.deviceprovisioning import DeviceProvisioningClient
-
-from dpsx_helpers import certificates, diagnosis, enrollments, registry, tutorial
+from dpsx_helpers import certificates, enrollments, registry, tutorial
 from dpsx_helpers.certificates import Pair
 from dpsx_helpers.display import View, digits, note, table
 from dpsx_helpers.errors import LearnerError
@@ -76,7 +74,7 @@ def colleague(target: Target, registration_id: str) -> None:
     Prints the value, and keeps it for the check in the notebook's folder.
     """
     site = f"roof-{secrets.token_hex(2)}"
-    with diagnosis.explain_service("provisioning service"), _client(target) as client:
+    with enrollments.service(target) as client:
         entry = dict(client.enrollment.get(registration_id))
         twin = entry.get("initialTwin") or {}
         tags = {name: value for name, value in (twin.get("tags") or {}).items() if name != "owner"}
@@ -115,7 +113,7 @@ def batch(target: Target, pass_phrase: str) -> None:
     """
     made = {name: pair(name, name, pass_phrase) for name in BATCH}
     own = own_certificates()
-    with diagnosis.explain_service("provisioning service"), _client(target) as client:
+    with enrollments.service(target) as client:
         for name, supplier in BATCH.items():
             _make_room(target, name, own)
             client.enrollment.create_or_update(name, _document(name, made[name], {"supplier": supplier}))
@@ -157,11 +155,6 @@ def _document(registration_id: str, made: Pair, tags: dict[str, Any]) -> dict[st
     slots = {"primary": {"certificate": made.certificate_file.read_text(encoding="ascii")}}
     attestation = {"type": "x509", "x509": {"clientCertificates": slots}}
     return {"registrationId": registration_id, "attestation": attestation, "initialTwin": {"tags": tags}}
-
-
-def _client(target: Target) -> DeviceProvisioningClient:
-    assert target.dps_connection_string is not None  # targets.for_operator() has seen to that
-    return DeviceProvisioningClient.from_connection_string(target.dps_connection_string)
 
 
 def _own() -> Path:

@@ -45,7 +45,7 @@ def explained(action: Callable[[], Any], words: str) -> Explained:
 
 
 def change(target: Target, **fields: Any) -> None:
-    with enrollments._client(target) as client:
+    with enrollments.service(target) as client:
         client.enrollment.create_or_update(NAME, {**client.enrollment.get(NAME), **fields}, if_match="*")
 
 

@@ -43,7 +43,7 @@ def test_everything_of_the_panel_reaches_the_service(emulated: Target, pair: Pai
         pair.certificate_file, other, "pump-7", True, "static", emulated.hubs, "reset", {"tags": {"hall": 3}}, False
     )
     saved = enrollments.save(emulated, request)
-    with enrollments._client(emulated) as client:
+    with enrollments.service(emulated) as client:
         document = client.enrollment.get(NAME)
     assert document["deviceId"] == saved.device_id == "pump-7"
     assert document["capabilities"] == {"iotEdge": True}

@@ -4,7 +4,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 from azure.core.exceptions import ResourceNotFoundError
 from azure.iot.deviceprovisioning import DeviceProvisioningClient
 
-from dpsx_helpers import certificates, diagnosis, registry, tutorial
+from dpsx_helpers import certificates, registry, tutorial
+from dpsx_helpers.enrollments import service
 from dpsx_helpers.fleet import logbook
 from dpsx_helpers.fleet.arithmetic import IN_BULK
 from dpsx_helpers.targets import Target
-from dpsx_helpers.tutorial import NotReadable, Stop
+from dpsx_helpers.tutorial import Stop
 
 _MOST = 999  # devices; the names have three digits
 _AT_ONCE = 4  # pairs in the making: what takes its time is the disk
@@ -164,19 +165,6 @@ def delete(target: Target, devices: Iterable[Device]) -> int:
     shutil.rmtree(_folder(), ignore_errors=True)
     logbook.forget()
     return gone
-
-
-@contextmanager
-def service(target: Target) -> Iterator[DeviceProvisioningClient]:
-    """Microsoft's client for the service side of DPS."""
-    if target.dps_connection_string is None:
-        raise NotReadable(
-            "Without DPS_CONNECTION_STRING this notebook cannot enroll devices on Azure: set it before you start "
-            "Jupyter, and run this cell again."
-        )
-    client = DeviceProvisioningClient.from_connection_string(target.dps_connection_string)
-    with diagnosis.explain_service("provisioning service"), client:
-        yield client
 
 
 def _found(operations: Any, name: str) -> Any:
