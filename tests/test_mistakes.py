@@ -205,7 +205,7 @@ def root(enrolled: Target, tmp_path: Path) -> Iterator[Authority]:
     enrollments.delete(enrolled, NAME)
     emulator.add_ca_certificate("mistaken", authority.pem)
     emulator.verify_ca_certificate("mistaken", issue(tmp_path, emulator.verification_code("mistaken"), authority).pem)
-    with enrollments._client(enrolled) as client:
+    with enrollments.service(enrolled) as client:
         references = {"x509": {"caReferences": {"primary": "mistaken"}}, "type": "x509"}
         client.enrollment_group.create_or_update("mistaken", {"attestation": references})
     return authority
@@ -381,7 +381,7 @@ def test_22_enrollment_deleted_and_the_device_still_sends(enrolled: Target) -> N
 def test_15_two_thumbprints(enrolled: Target, pair: Pair, work: Path) -> None:
     """As the services show them: DPS the SHA-1 of its entry, the hub the SHA-256 of its device."""
     provision()
-    with enrollments._client(enrolled) as client:
+    with enrollments.service(enrolled) as client:
         info = client.enrollment.get(NAME)["attestation"]["x509"]["clientCertificates"]["primary"]["info"]
     device = registry.get(enrolled, NAME)
     assert device is not None
