@@ -31,7 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except LearnerError as error:
         print(error, file=sys.stderr)
-    except OSError as error:  # a full disk, a folder that may not be read, a reader that has gone …
+    except BrokenPipeError:  # the reader has gone: `dpsx check | head`
+        _print_no_more()
+    except OSError as error:  # a full disk, a folder that may not be read …
         where = f" ({error.filename})" if error.filename else ""
         print(f"{error.strerror or error}{where}: mend that and start again.", file=sys.stderr)
         _print_no_more()
@@ -91,6 +93,8 @@ def _run(everything: bool) -> int:
 
 def _check(as_json: bool) -> int:
     """0 when there is a report, whatever is in it."""
+    if sys.stderr.isatty():
+        print("Looking at what is there: this takes some seconds …", file=sys.stderr)
     found = _module("report").make()
     print(found.as_json() if as_json else found.as_text())
     return 0
@@ -126,7 +130,10 @@ def _parser() -> argparse.ArgumentParser:
         "of their own. "
         "Inputs: the variables DPSX_PASS_PHRASE, DPSX_CERT_FILE, DPSX_KEY_FILE, DPSX_REGISTRATION_ID, DPSX_ID_SCOPE, "
         "DPSX_PROVISIONING_HOST, DPSX_TARGET; none is needed.",
-        "check": "Look at what the notebooks made, and print which checks and exercises are done. Nothing is started.",
+        "check": "Look at what the notebooks made in notebooks/work (or $DPSX_WORK_DIR), and print which checks and "
+        "exercises are done. Nothing is started. ✔ done: it can be seen now, or (passed: the time is given) it was; "
+        "? only you can see it, on Azure; – it cannot be looked at while the emulator is not running; ☐ open. "
+        "DPSX_LEARNER is a name to put into the report.",
         "doctor": "Check Python, packages, folders, ports, the emulator, and those DPSX_ variables that are set.",
     }
     parts = {name: commands.add_parser(name, description=text, allow_abbrev=False) for name, text in texts.items()}

@@ -47,9 +47,9 @@ def line(finding: Finding) -> str:
     return f"{mark} {finding.name}: {finding.found}" + (f". {in_terminal(finding.remedy)}" if finding.remedy else "")
 
 
-def in_terminal(sentence: str) -> str:
-    """A sentence that speaks of cells, for somebody who started `dpsx`."""
-    return re.sub("run this (?:cell|check) again|(?<=then )(?:run )?this check", "start dpsx again", sentence)
+def in_terminal(sentence: str, command: str = "dpsx") -> str:
+    """A sentence that speaks of cells, for somebody who started this command."""
+    return re.sub("run this (?:cell|check) again|(?<=then )(?:run )?this check", f"start {command} again", sentence)
 
 
 def _emulator() -> Finding:

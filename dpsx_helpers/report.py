@@ -1,15 +1,18 @@
 """What of the tutorial is done, as far as this machine shows: `dpsx check`, for learners, and for teachers to collect.
 
 Every check is made now, of the world as it is. What was passed before and is gone again (notebook 05 deletes what 02 to
-04 made) stays on record in `progress.json`. Nothing is written, nothing is started; no secret and no name of a
-person is in the report.
+04 made) stays on record in `progress.json`. Nothing is written, nothing is started; no secret is in the report, and no
+name but that which the learner gives in DPSX_LEARNER.
 """
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from inspect import unwrap
+from itertools import groupby
+from pathlib import Path
 from typing import Literal
 
 from dpsx_helpers import checks, doctor, progress, tutorial
@@ -20,12 +23,17 @@ from dpsx_helpers.display import passed as seen_passed
 from dpsx_helpers.errors import LearnerError
 
 #: "done": it can be seen now. "passed": it was, at the time noted. "look": only the learner can see it (on Azure).
-State = Literal["done", "passed", "look", "open"]
+#: "unseen": it is in an emulator that is not running.
+State = Literal["done", "passed", "look", "unseen", "open"]
+LEARNER = "DPSX_LEARNER"
+_COMMAND = "`dpsx check`"
 _ASLEEP = (
     "The emulator is not running, so what is in it cannot be looked at: run the first cell of a notebook, then start "
-    "dpsx again."
+    f"{_COMMAND} again."
 )
-_MARKS: dict[State, str] = {"done": "✔", "passed": "✔", "look": "?", "open": "☐"}
+_MARKS: dict[State, str] = {"done": "✔", "passed": "✔", "look": "?", "unseen": "–", "open": "☐"}
+
+_LONGEST_NAME = 100
 
 # The checks by notebook. 05 leaves nothing to look at: only the record tells that it was done.
 _CHECKS: dict[int, Callable[[], View]] = {
@@ -55,30 +63,43 @@ class Step:
 
 @dataclass(frozen=True)
 class Report:
-    """All steps in order, and when they were looked at."""
+    """All steps in order, whose they are (DPSX_LEARNER, or None), and when (ISO 8601 in UTC) they were looked at."""
 
     made: str
+    learner: str | None
     target: str
     steps: tuple[Step, ...]
     note: str = ""
 
     @property
     def done(self) -> int:
-        return sum(step.state in ("done", "passed") for step in self.steps)
+        return self._count("done", "passed")
 
     def as_text(self) -> str:
         """A line for each step, and below it what was found."""
-        head = f"dpsx check · {self.target} · {self.made} UTC"
-        note = [self.note, ""] if self.note else []
-        return "\n".join([head, "", *note, *map(_lines, self.steps), "", f"{self.done} of {len(self.steps)} done."])
+        parts = ("dpsx check", self.learner, self.target, str(tutorial.work_dir()), f"{_minute(self.made)} UTC")
+        lines = [" · ".join(part for part in parts if part), ""]
+        if self.note:
+            lines += [self.note, ""]
+        for _, steps in groupby(self.steps, key=lambda step: step.step[:2]):
+            lines += _of_notebook(list(steps))
+        return "\n".join([*lines, "", self._sum()])
 
     def as_json(self) -> str:
         document = {"version": 1, **asdict(self), "done": self.done, "of": len(self.steps)}
         return json.dumps(document, indent=2, ensure_ascii=False)
 
+    def _sum(self) -> str:
+        unseen = self._count("unseen")
+        return f"{self.done} of {len(self.steps)} done" + (f", {unseen} not seen." if unseen else ".")
+
+    def _count(self, *states: State) -> int:
+        return sum(step.state in states for step in self.steps)
+
 
 def make() -> Report:
-    """Look at everything. Raises LearnerError when there is no tutorial or its notes are damaged."""
+    """Look at everything. Raises LearnerError when there is no tutorial or work folder, or its notes are damaged."""
+    _look_for_the_work_folder()
     target, passed = tutorial.target(), progress.recall()
     steps = []
     for number, (name, title) in enumerate(tutorial.STEPS):
@@ -86,7 +107,18 @@ def make() -> Report:
         for place, exercise in enumerate(of_notebook(number), start=1):
             step = f"{name[:2]}.{place}"
             steps.append(_step(step, f"Exercise {place}: {exercise.task}", _looking(exercise), passed.get(step)))
-    return Report(datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), target, tuple(steps), _note())
+    learner = os.environ.get(LEARNER, "").strip()[:_LONGEST_NAME] or None
+    return Report(datetime.now(UTC).isoformat(timespec="seconds"), learner, target, tuple(steps), _note())
+
+
+def _look_for_the_work_folder() -> None:
+    """A folder that the learner has named and that is not there is a slip of the pen: it is not made."""
+    name = os.environ.get("DPSX_WORK_DIR", "").strip()
+    if name and not Path(name).expanduser().is_dir():
+        raise LearnerError(
+            f"There is no work folder {name} (from the environment variable DPSX_WORK_DIR): set it to the folder that "
+            f"the notebooks have worked in, or unset it, and start {_COMMAND} again."
+        )
 
 
 def _note() -> str:
@@ -95,7 +127,7 @@ def _note() -> str:
     except NotRunning:
         return _ASLEEP
     except LearnerError as reason:  # the wrong inputs that each of the checks names, too
-        return doctor.in_terminal(str(reason))
+        return doctor.in_terminal(str(reason), _COMMAND)
     return ""
 
 
@@ -114,20 +146,36 @@ def _step(step: str, title: str, check: Callable[[], View], passed: str | None) 
     try:
         seen = check()
     except LearnerError as reason:
-        found = "" if isinstance(reason, NotRunning) else doctor.in_terminal(str(reason))  # the report says it once
-        return Step(step, title, "passed" if passed else "open", found, passed)
+        if isinstance(reason, NotRunning):  # the report says it once
+            return Step(step, title, "passed" if passed else "unseen", "", passed)
+        return Step(step, title, "passed" if passed else "open", doctor.in_terminal(str(reason), _COMMAND), passed)
     except Exception as error:  # noqa: BLE001 - one check that cannot be made must not keep the others from the report
         found = f"This could not be looked at ({type(error).__name__})."
         return Step(step, title, "passed" if passed else "open", found, passed)
     questions = open_questions(seen)
     state: State = "done" if not questions else "passed" if passed else "look"
     found = "; ".join(line.lstrip("✔☐ ") for line in seen.text.splitlines() if line.strip())
-    return Step(step, title, state, doctor.in_terminal(found), passed)
+    return Step(step, title, state, doctor.in_terminal(found, _COMMAND), passed)
 
 
-def _lines(step: Step) -> str:
+def _of_notebook(steps: Sequence[Step]) -> Iterator[str]:
+    """The lines of a notebook and its exercises; of exercises that come too early only how many there are."""
+    notebook, *exercises = steps
+    waiting = exercises and all(step.state == notebook.state and step.state in ("open", "unseen") for step in steps)
+    more = f" ({len(exercises)} exercises)" if waiting else ""
+    yield from _lines(notebook, more)
+    if not waiting:
+        for step in exercises:
+            yield from _lines(step)
+
+
+def _lines(step: Step, more: str = "") -> Iterator[str]:
     indent = "  " if "." in step.step else ""
-    when = f" (passed {step.passed[:16].replace('T', ' ')})" if step.passed and step.state == "passed" else ""
-    first = f"{indent}{_MARKS[step.state]} {step.step} {step.title}{when}"
-    told = step.found if step.state in ("open", "look") else ""
-    return f"{first}\n{indent}     {told}" if told else first
+    when = f" (passed {_minute(step.passed)} UTC)" if step.passed and step.state == "passed" else ""
+    yield f"{indent}{_MARKS[step.state]} {step.step} {step.title}{more}{when}"
+    if step.found and step.state in ("open", "look"):
+        yield f"{indent}     {step.found}"
+
+
+def _minute(stamp: str) -> str:
+    return stamp[:16].replace("T", " ")

@@ -52,6 +52,7 @@ c.ServerApp.port = 0
 c.ServerApp.port_retries = 0
 c.ServerApp.allow_root = True
 c.ServerApp.root_dir = {root!r}
+c.ServerApp.tornado_settings = {{"page_config_data": {{"buildCheck": False, "buildAvailable": False}}}}
 """
 
 

@@ -178,13 +178,15 @@ def test_an_estimate_counts_when_it_was_made_before_the_launch(work: Path) -> No
     logbook.measured(20, 2.5, before + 1)
     logbook.measured(20, 9.0, before + 2, workers=2)
     (estimate,) = logbook.read().estimates
-    launch = logbook.read().last(20)
-    assert launch is not None
+    (launch,) = logbook.read().alone(20)
     assert launch.seconds == 2.5
-    assert logbook.read().estimate_before(launch) == estimate
+    assert logbook.read().estimate_for(launch) == estimate
     late = Logbook((logbook.Estimate(20, 3.0, before + 5),), (launch,))
-    assert late.estimate_before(launch) is None
-    assert late.last(21) is None
+    assert late.estimate_for(launch) is None
+    assert late.alone(21) == []
+    logbook.measured(20, 2.6, before + 9)
+    again = logbook.read()
+    assert [again.estimate_for(one) for one in again.alone(20)] == [estimate, None], "a launch uses its estimate up"
 
 
 @pytest.mark.parametrize(
@@ -292,6 +294,13 @@ def test_the_herd_is_told_in_words() -> None:
     ((alternative, _),) = pictures(view.html)
     assert "2,000 devices at one DPS, simulated" in alternative
     assert "2,000 requests, none of them refused" in alternative
+    longer, jitter = (
+        re.search(rf"after {wait}[^:]*: [^:]* at most ([\d,]+) requests in one", alternative)
+        for wait in (33, "3 to 63")
+    )
+    assert longer
+    assert jitter
+    assert int(longer[1].replace(",", "")) > 4 * int(jitter[1]), "what jitter itself does"
     for wrong in ((0, 5), (10**7, 5), (10, -1), (10, 10**6)):
         with pytest.raises(Stop, match="cannot be drawn here"):
             fleet.herd(wrong[0], spread_minutes=wrong[1])
@@ -380,7 +389,7 @@ def test_a_launch_follows_each_device_and_ends_its_threads(emulated: Target, rea
         assert one.answers[1].at - one.answers[0].at > 1.9, "the SDK's two seconds"
     assert launch.seconds < 8 * 2, "side by side"
     assert {state["status"] for state in emulated.emulator.registrations()} == {"assigned"}  # type: ignore[union-attr]
-    assert logbook.read().last(8) is not None
+    assert len(logbook.read().alone(8)) == 1
     assert threading.active_count() <= threads + 3, "the SDK's own threads, which all clients share"
     assert os.environ["SSL_CERT_FILE"] == str(emulated.bundle_file), "as it was before"
 
@@ -450,7 +459,7 @@ def test_two_workers_lose_nothing_when_one_is_killed(emulated: Target, ready: li
     assert emulated.emulator is not None
     records = {state["registrationId"]: state["status"] for state in emulated.emulator.registrations()}
     assert records == {device.registration_id: "assigned" for device in ready}
-    assert logbook.read().last(8) is None, "what workers took is no measure of one kernel"
+    assert logbook.read().alone(8) == [], "what workers took is no measure of one kernel"
     text = fleet.compare(SMALL, launch).text
     assert re.search(r"one kernel +3 .* 2 of 3\n +2 workers, one killed .* 8 of 8", text)
 
@@ -554,25 +563,38 @@ def test_the_check_says_what_is_missing(emulated: Target, ready: list[fleet.Devi
 
 
 def test_the_first_exercise_holds_the_estimate_against_the_launch(emulated: Target, ready: list[fleet.Device]) -> None:
-    assert open_verdict(1) == "no launch of half the fleet was measured."
-    logbook.measured(8, 3.0, time.time())
-    assert open_verdict(1) == "no launch of half the fleet (4 devices) was measured."
+    assert open_verdict(1) == "no launch of a tenth of the fleet was measured."
+    logbook.measured(40, 3.0, time.time())
+    assert open_verdict(1) == "no launch of a tenth of the fleet (4 devices) was measured."
     asyncio.run(fleet.launch(emulated, program(), ready[:4]))
-    assert "there is no estimate of yours from before that" in open_verdict(1)
-    for wrong in (30.0, 0.2):
+    assert "there is no estimate of yours for this launch: write it with" in open_verdict(1)
+    fleet.estimate(40, seconds=9)
+    assert "(your last one, 9.0 s for 40 devices, was for another)" in open_verdict(1)
+    for wrong in (30.0, 0.24):  # the second: a tenth of what ten times as many would take
         fleet.estimate(4, seconds=wrong)
         logbook.measured(4, 2.4, time.time())
         assert f"you expected {wrong:.1f} s for 4 devices, and they took 2.4 s" in open_verdict(1)
     fleet.estimate(4, seconds=2.5)
     logbook.measured(4, 2.4, time.time())
     assert checks.exercise(10, 1).text == "✔ you expected 2.5 s for 4 devices, and they took 2.4 s; all are assigned"
+    logbook.measured(4, 2.4, time.time())
+    assert "no estimate of yours for this launch (your last one, 2.5 s for 4 devices" in open_verdict(1), "used up"
+    fleet.estimate(4, seconds=2.5)
+    logbook.measured(4, 2.4, time.time())
     delivery.forget(emulated, ["fleet-002"])
     assert open_verdict(1) == "not all of the 4 devices are assigned in DPS: run the cell again."
 
 
 @pytest.mark.parametrize(
     ("devices", "minutes", "why"),
-    [(10_000, 0, "429"), (10_000, 9.5, "429"), (10_000, 10, "429"), (10_000, 60, "within 15"), (5_000, 12, "10,000")],
+    [
+        (10_000, 0, "429"),
+        (10_000, 9.5, "429"),
+        (10_000, 10, "429"),
+        (10_000, 60, "within 15"),
+        (10_000, 15, "2 seconds more"),
+        (5_000, 12, "10,000"),
+    ],
 )
 def test_a_plan_that_meets_the_limit_is_not_yet_one(emulated: Target, devices: int, minutes: float, why: str) -> None:
     assert open_verdict(2) == "there is no plan for 10,000 devices: write one with fleet.stagger."
@@ -593,6 +615,7 @@ def test_the_device_that_did_not_come_in_is_found_and_mended(emulated: Target, r
     assert delivery.entries(emulated, names)[shut] == "disabled", "still the same, and it alone"
     launch = asyncio.run(fleet.launch(emulated, program(), second))
     assert (launch.assigned, set(launch.failures)) == (2, {shut})
+    assert f"; the SDK raised an error for 1, first for {shut}: ClientError: Unexpected failure." in launch.summary()
     assert open_verdict(3) == (
         "2 of the 3 devices of the second delivery are assigned, and the entry of 1 is still disabled in DPS."
     )
@@ -605,6 +628,8 @@ def test_the_device_that_did_not_come_in_is_found_and_mended(emulated: Target, r
     asyncio.run(fleet.launch(emulated, program(), [mended]))
     done = "✔ all 3 devices of the second delivery are assigned, and every entry is enabled"
     assert checks.exercise(10, 3).text == done
+    assert fleet.second_delivery(emulated) == second
+    assert checks.exercise(10, 3).text == done, "who is let in stays in"
     with enrollments.service(emulated) as client:
         client.enrollment.delete(shut, if_match="*")
     assert "1 of the 3 devices of the second delivery have no enrollment any more" in open_verdict(3)

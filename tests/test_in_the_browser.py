@@ -115,6 +115,43 @@ def test_from_the_start_to_the_end_and_the_pass_phrase_is_in_no_file(learner: Le
     assert files_with(CANARY, tmp_path) == []
 
 
+# What is wider than the place it has, and cannot be scrolled there by itself.
+_TOO_WIDE = """() => {
+const right = element => element.getBoundingClientRect().right;
+return Array.from(document.querySelectorAll('.jp-OutputArea-output *, .jp-MarkdownOutput *'))
+    .filter(element => element.getClientRects().length)
+    .filter(element => !element.closest('svg *, .jp-RenderedText, pre, details:not([open]) *'))
+    .filter(element => !element.closest('.jp-OutputArea-output [role=region]'))
+    .filter(element => right(element) > right(element.closest('.jp-NotebookPanel')) + 1)
+    .map(element => element.outerHTML.slice(0, 120));
+}"""
+
+_SIDE_BAR = "wanted => window.jupyterapp.shell[wanted ? 'expandLeft' : 'collapseLeft']()"
+
+
+def test_what_is_shown_is_readable_for_everybody(learner: Learner) -> None:
+    """In both themes axe finds nothing serious in forms and outputs, and nothing sticks out, narrow or at 200 %."""
+    page = learner.page
+    for name in NOTEBOOKS:
+        learner.open(name)
+        learner.run_on()
+        assert learner.stops() == []
+        with all_in_view(page):  # once for both themes: it takes seconds
+            for colours in ("JupyterLab Dark", "JupyterLab Light"):
+                theme(page, colours)
+                assert axe(page) == [], (name, colours)
+        for width in (800, 640):  # 640 is what 1280 is at 200 %; few keep the list of files open there
+            page.set_viewport_size({"width": width, "height": 1000})
+            page.evaluate(_SIDE_BAR, width == 800)
+            with all_in_view(page):
+                assert page.evaluate(_TOO_WIDE) == [], (name, width)
+        page.set_viewport_size({"width": 1280, "height": 1000})
+        page.evaluate(_SIDE_BAR, True)
+    output = page.locator(".jp-OutputArea-output").last
+    output.evaluate("output => output.innerHTML = '<p style=\"width: 2000px\">wide</p>'")
+    assert len(page.evaluate(_TOO_WIDE)) == 1, "what sticks out is found"
+
+
 def test_wrong_input_is_told_beside_its_field_and_taken_nowhere(learner: Learner) -> None:
     page = learner.page
     learner.open("02-create-a-device-certificate")
@@ -214,40 +251,3 @@ def test_an_emulator_that_dies_is_told_and_comes_back(learner: Learner) -> None:
     learner.run("check")
     assert learner.stops() == []
     learner.reads("10 are stored there")
-
-
-# What is wider than the place it has, and cannot be scrolled there by itself.
-_TOO_WIDE = """() => {
-const right = element => element.getBoundingClientRect().right;
-return Array.from(document.querySelectorAll('.jp-OutputArea-output *, .jp-MarkdownOutput *'))
-    .filter(element => element.getClientRects().length)
-    .filter(element => !element.closest('svg *, .jp-RenderedText, pre, details:not([open]) *'))
-    .filter(element => !element.closest('.jp-OutputArea-output [role=region]'))
-    .filter(element => right(element) > right(element.closest('.jp-NotebookPanel')) + 1)
-    .map(element => element.outerHTML.slice(0, 120));
-}"""
-
-_SIDE_BAR = "wanted => window.jupyterapp.shell[wanted ? 'expandLeft' : 'collapseLeft']()"
-
-
-def test_what_is_shown_is_readable_for_everybody(learner: Learner) -> None:
-    """In both themes axe finds nothing serious in forms and outputs, and nothing sticks out, narrow or at 200 %."""
-    page = learner.page
-    for name in NOTEBOOKS:
-        learner.open(name)
-        learner.run_on()
-        assert learner.stops() == []
-        with all_in_view(page):  # once for both themes: it takes seconds
-            for colours in ("JupyterLab Dark", "JupyterLab Light"):
-                theme(page, colours)
-                assert axe(page) == [], (name, colours)
-        for width in (800, 640):  # 640 is what 1280 is at 200 %; few keep the list of files open there
-            page.set_viewport_size({"width": width, "height": 1000})
-            page.evaluate(_SIDE_BAR, width == 800)
-            with all_in_view(page):
-                assert page.evaluate(_TOO_WIDE) == [], (name, width)
-        page.set_viewport_size({"width": 1280, "height": 1000})
-        page.evaluate(_SIDE_BAR, True)
-    output = page.locator(".jp-OutputArea-output").last
-    output.evaluate("output => output.innerHTML = '<p style=\"width: 2000px\">wide</p>'")
-    assert len(page.evaluate(_TOO_WIDE)) == 1, "what sticks out is found"

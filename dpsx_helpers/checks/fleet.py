@@ -3,7 +3,7 @@
 from dpsx_helpers.checks.exercises import Exercise, NotYet, running
 from dpsx_helpers.display import View, passed
 from dpsx_helpers.fleet import delivery, logbook
-from dpsx_helpers.fleet.arithmetic import REGISTRATIONS, simulate
+from dpsx_helpers.fleet.arithmetic import FIRST_POLL, REGISTRATIONS, simulate
 from dpsx_helpers.fleet.logbook import Estimate, Measured
 from dpsx_helpers.progress import recorded
 from dpsx_helpers.targets import Target
@@ -27,14 +27,15 @@ def fleet() -> View:
     alone = [launch for launch in book.launches if launch.workers == 0]
     if not alone:
         raise Stop("Nothing was launched yet: run the cells of notebook 10 from the top, then this check.")
-    largest = max(alone, key=lambda launch: (launch.devices, launch.at))
-    _all_assigned(target, largest.devices)
-    estimate = book.estimate_before(largest)
-    if estimate is None:
+    devices = max(launch.devices for launch in alone)
+    _all_assigned(target, devices)
+    judged = [(launch, seen) for launch in book.alone(devices) if (seen := book.estimate_for(launch))]
+    if not judged:
         raise Stop(
-            f"There is no estimate from before the launch of {largest.devices} devices: run the cell with "
+            f"There is no estimate from before the launch of {devices} devices: run the cell with "
             "fleet.estimate, the one that launches them, then this check."
         )
+    largest, estimate = judged[-1]
     lines = [
         f"{largest.devices} of {largest.devices} devices are assigned, says DPS",
         f"{_side_by_side(estimate, largest)}: {_ratio(estimate, largest)}",
@@ -74,15 +75,16 @@ def _ratio(estimate: Estimate, measured: Measured) -> str:
 def _estimated(target: Target) -> str:
     book = logbook.read()
     largest = max((launch.devices for launch in book.launches), default=0)
-    devices = largest // 2
-    launch = book.last(devices) if devices else None
-    if launch is None:
-        raise NotYet(f"no launch of half the fleet{f' ({devices} devices)' if devices else ''} was measured.")
-    estimate = book.estimate_before(launch)
+    devices = largest // 10 or 1
+    launches = book.alone(devices)
+    if not largest or not launches:
+        raise NotYet(f"no launch of a tenth of the fleet{f' ({devices} devices)' if largest else ''} was measured.")
+    launch = launches[-1]
+    estimate = book.estimate_for(launch)
     if estimate is None:
         raise NotYet(
-            f"{devices} devices took {launch.seconds:.1f} s, but there is no estimate of yours from before that: "
-            "write it with fleet.estimate above the launch, and run the cell again."
+            f"{devices} devices took {launch.seconds:.1f} s, but there is no estimate of yours for this launch"
+            f"{_last_estimate(book)}: write it with fleet.estimate above the launch, and run the cell again."
         )
     if not 1 / _OFF <= estimate.seconds / launch.seconds <= _OFF:
         raise NotYet(
@@ -95,15 +97,23 @@ def _estimated(target: Target) -> str:
     return f"{_side_by_side(estimate, launch)}; all are assigned"
 
 
+def _last_estimate(book: logbook.Logbook) -> str:
+    if not book.estimates:
+        return ""
+    last = book.estimates[-1]
+    return f" (your last one, {last.seconds:.1f} s for {last.devices} devices, was for another)"
+
+
 def _staggered(target: Target) -> str:
     plan = logbook.read().plan
     if plan is None:
         raise NotYet(f"there is no plan for {_LAUNCH_DAY:,} devices: write one with fleet.stagger.")
     if plan.devices != _LAUNCH_DAY:
         raise NotYet(f"your plan is for {plan.devices:,} devices, and launch day has {_LAUNCH_DAY:,}.")
-    if plan.minutes > _MOST_MINUTES:
+    if plan.minutes * 60 + FIRST_POLL > _MOST_MINUTES * 60:
         raise NotYet(
-            f"spread over {plan.minutes:g} minutes nobody is refused, but all have to be in within {_MOST_MINUTES}."
+            f"spread over {plan.minutes:g} minutes nobody is refused, but all have to be in within {_MOST_MINUTES}, "
+            f"and the last to begin needs {FIRST_POLL} seconds more."
         )
     days = [simulate(plan.devices, spread=plan.minutes * 60, seed=seed) for seed in _SEEDS]
     worst = max(day.refusals for day in days)
@@ -143,7 +153,7 @@ def _mended(target: Target) -> str:
 
 
 EXERCISES = (
-    Exercise("Estimate half the fleet", _estimated),
+    Exercise("Estimate a tenth of the fleet", _estimated),
     Exercise("Keep 10,000 devices below the limit", _staggered),
     Exercise("Find the device that did not come in", _mended),
 )

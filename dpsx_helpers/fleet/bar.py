@@ -37,7 +37,7 @@ class Bar:
     def _show(self) -> None:
         from IPython.display import display
 
-        label = f"{self._devices} devices"
+        label = "1 device" if self._devices == 1 else f"{self._devices} devices"
         self._bar = _Progress(min=0, max=self._devices, description=label, layout=widgets.Layout(width="auto"))
         self._bar.style.description_width = "8em"
         display(self._bar)  # type: ignore[no-untyped-call]

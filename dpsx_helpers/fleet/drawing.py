@@ -129,8 +129,8 @@ def _latency_in_words(launch: Launch) -> str:
 
 
 def herd(devices: int, *, spread_minutes: float) -> View:
-    """So many devices meet the limit of one DPS: all at once, all at once with jitter in their retries, and spread over
-    so many minutes. A simulation, not a measurement.
+    """So many devices meet the limit of one DPS: all at once with short waits, with longer ones and with jitter in
+    them, and spread over so many minutes. A simulation, not a measurement.
     """
     if devices < 1 or devices > 100_000 or not 0 <= spread_minutes <= 600:
         raise Stop(
@@ -139,7 +139,8 @@ def herd(devices: int, *, spread_minutes: float) -> View:
         )
     courses = (
         ("all at once; each refused device asks again after 3 s", simulate(devices)),
-        ("all at once; each refused device adds up to 60 s of its own to that", simulate(devices, jitter=60)),
+        ("all at once; each refused device asks again after 33 s", simulate(devices, retry_after=33)),
+        ("all at once; each refused device asks again after 3 to 63 s, at random", simulate(devices, jitter=60)),
         (
             f"each begins at a random moment within {spread_minutes:g} minutes",
             simulate(devices, spread=spread_minutes * 60),
@@ -150,7 +151,7 @@ def herd(devices: int, *, spread_minutes: float) -> View:
     )
     if (absent := extra.missing("matplotlib", "The drawing of the simulation")) is not None:
         return absent + note(words)
-    figure, panels = _figure(len(courses), 6.2)
+    figure, panels = _figure(len(courses), 8.0)
     ending = max(-(-course.seconds // 60) for _, course in courses)
     for axes, (name, course) in zip(panels, courses, strict=True):
         asked, refused = _by_minute(course.asked), _by_minute(course.refused)
@@ -170,7 +171,10 @@ def herd(devices: int, *, spread_minutes: float) -> View:
 
 def _course_in_words(course: Course) -> str:
     refused = f"{course.refusals:,} of them refused with 429" if course.refusals else "none of them refused"
-    return f"{course.requests:,} requests, {refused}, the last device let in after {course.seconds / 60:.1f} minutes"
+    words = f"{course.requests:,} requests, {refused}, the last device let in after {course.seconds / 60:.1f} minutes"
+    if later := course.asked[60:]:
+        words += f"; after the first minute at most {max(later):,} requests in one second"
+    return words
 
 
 def _by_minute(seconds: Sequence[int]) -> list[int]:

@@ -21,6 +21,9 @@ from dpsx_helpers.tutorial import Stop
 Provision = Callable[[Any], Awaitable[Any]]
 
 
+_MANY = 20  # devices, from which on parts of them are worth telling
+
+
 @dataclass(frozen=True)
 class Registration:
     """How one device fared. All times are seconds after the moment at which the whole fleet was switched on.
@@ -86,12 +89,16 @@ class Launch:
         are = "device is" if self.devices == 1 else "devices are"
         text = f"{self.assigned} of {self.devices} {are} assigned, says DPS"
         if self.latencies:
-            text += f"; all in {self.seconds:.1f} s, half of them within {middle:.1f} s, 95 % within {most:.1f} s"
+            text += f"; all in {self.seconds:.1f} s"
+            if self.devices >= _MANY:
+                text += f", half of them within {middle:.1f} s, 95 % within {most:.1f} s"
         if self.throttled:
             text += f"; DPS answered 429 {self.throttled} times"
         if self.failures:
-            text += f"; the SDK raised an error for {len(self.failures)}"
-        return text + "."
+            device, error = next(iter(self.failures.items()))
+            error = error.partition(" <- ")[0]
+            text += f"; the SDK raised an error for {len(self.failures)}, first for {device}: {error}"
+        return text if text.endswith(".") else text + "."
 
     def __repr__(self) -> str:
         return self.summary()
@@ -175,11 +182,16 @@ def compare(*launches: Launch | View) -> View:
             times = (f"{one.seconds:.1f} s", f"{middle:.1f} s", f"{most:.1f} s")
             rows.append((one.where, str(one.devices), *times, f"{one.assigned} of {one.devices}"))
     headers = ("Where the devices ran", "Devices", "All after", "Half after", "95 % after", "Assigned, says DPS")
-    shown = table("Launches, measured just now", headers, rows)
+    shown = table(f"Launches, measured just now on {_processors()}", headers, rows)
     for one in launches:
         if isinstance(one, View):
             shown += one
     return shown
+
+
+def _processors() -> str:
+    count = os.cpu_count() or 1
+    return f"{count} processors" if count > 1 else "one processor"
 
 
 @contextmanager

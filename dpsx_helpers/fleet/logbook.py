@@ -54,14 +54,16 @@ class Logbook:
     plan: Plan | None = None
     second: tuple[str, ...] = field(default=())
 
-    def last(self, devices: int, workers: int = 0) -> Measured | None:
-        """The newest launch of so many devices."""
-        found = [launch for launch in self.launches if (launch.devices, launch.workers) == (devices, workers)]
-        return found[-1] if found else None
+    def alone(self, devices: int) -> list[Measured]:
+        """The launches of so many devices in one kernel, oldest first."""
+        return [launch for launch in self.launches if (launch.devices, launch.workers) == (devices, 0)]
 
-    def estimate_before(self, launch: Measured) -> Estimate | None:
-        """The newest estimate for so many devices that is older than the launch."""
-        found = [one for one in self.estimates if one.devices == launch.devices and one.at <= launch.at]
+    def estimate_for(self, launch: Measured) -> Estimate | None:
+        """The newest estimate for so many devices that is older than this launch, and newer than the one before it:
+        a launch uses an estimate up.
+        """
+        since = max((one.at for one in self.alone(launch.devices) if one.at < launch.at), default=0.0)
+        found = [one for one in self.estimates if one.devices == launch.devices and since < one.at <= launch.at]
         return found[-1] if found else None
 
 
