@@ -4,6 +4,10 @@ The SDK calls handlers in threads of its own. What they print may end up below a
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from inspect import isawaitable
+from typing import Any
 
 from dpsx_helpers.display import View, block, note
 from dpsx_helpers.tutorial import Stop
@@ -26,6 +30,21 @@ class Diary:
         self.lines.append(line)
         self._loop.call_soon_threadsafe(self._news.set)
 
+    def watch(self, handler: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, None]]:
+        """The handler, with a line for the error that ends it: the SDK keeps the reason of such an error to itself."""
+
+        @wraps(handler)
+        async def watched(*given: Any) -> None:
+            try:
+                outcome = handler(*given)
+                if isawaitable(outcome):
+                    await outcome
+            except Exception as error:  # noqa: BLE001 - whatever it is, the learner is to read it
+                reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+                self.note(f"the handler {handler.__name__} ended with an error: {reason}")
+
+        return watched
+
     def new_page(self) -> None:
         """What is there already is no news any more: from now on, `wait` counts what comes."""
         self._shown = len(self.lines)
@@ -47,7 +66,7 @@ class Diary:
         except TimeoutError:
             found = len(self.lines) - self._shown
             raise Stop(
-                f"{self._name} has noted {found} of {lines} lines within {within:g} seconds: see that it is on, "
-                "and run this cell again."
+                f"{self._name} has noted {found} of {lines} lines within {within:g} seconds: see that it is on, and "
+                "that nothing which this cell waits for came before (it would be in `lines`), and run this cell again."
             ) from None
         return self.news()

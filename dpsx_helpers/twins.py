@@ -5,14 +5,16 @@ https://learn.microsoft.com/rest/api/iothub/service/devices
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from requests import Response
 
 from dpsx_helpers import registry
-from dpsx_helpers.display import View, copyable_block, note, prose, stacked
+from dpsx_helpers.display import View, copyable_block, note, prose, stacked, table
 from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Stop
@@ -20,6 +22,8 @@ from dpsx_helpers.tutorial import Stop
 #: Where a device of this tutorial reports which version of its desired properties it has adopted.
 ADOPTED = "desiredVersion"
 _MARGIN = 10.0  # seconds that the hub may take beyond the times that a method is given
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Refused(LearnerError):
@@ -53,6 +57,22 @@ class Twin:
         return bool(self.adopted == self.desired_version)
 
 
+def _begins_with_target(call: Callable[P, R]) -> Callable[P, R]:
+    """A forgotten `target` is one sentence, whatever else was given."""
+
+    @wraps(call)
+    def checked(*given: P.args, **named: P.kwargs) -> R:
+        if not isinstance(given[0] if given else named.get("target"), Target):
+            raise Stop(
+                f"twins.{call.__name__} wants to know the target first: write twins.{call.__name__}(target, …), and "
+                "run this cell again."
+            )
+        return call(*given, **named)
+
+    return checked
+
+
+@_begins_with_target
 def get(target: Target, device_id: str) -> Twin | None:
     """The twin of the device of this (case-sensitive) ID, or None."""
     try:
@@ -63,6 +83,7 @@ def get(target: Target, device_id: str) -> Twin | None:
         raise
 
 
+@_begins_with_target
 def change(target: Target, device_id: str, patch: dict[str, Any], *, if_match: str | None = None) -> Twin:
     """The twin after a patch of its tags and desired properties ({"properties": {"desired": …}}); null deletes.
 
@@ -80,6 +101,7 @@ def change(target: Target, device_id: str, patch: dict[str, Any], *, if_match: s
     return _twin(_answered(registry.request(target, "PATCH", _path(device_id), headers=headers, json=patch)))
 
 
+@_begins_with_target
 def invoke(
     target: Target,
     device_id: str,
@@ -106,25 +128,48 @@ def invoke(
     return dict(_answered(answer))
 
 
+@_begins_with_target
+def call_each(target: Target, device_id: str, *methods: str, response_timeout: int = 5) -> View:
+    """Call these methods without payload, one after the other, and show what comes back, refusals too."""
+    rows = []
+    for method in methods:
+        try:
+            answer = invoke(target, device_id, method, response_timeout=response_timeout)
+            rows.append((method, str(answer["status"]), json.dumps(answer["payload"], ensure_ascii=False)))
+        except Refused as refused:
+            rows.append((method, "no answer was sent", str(refused)))
+    return table(f"Direct methods of {device_id}", ("METHOD", "STATUS", "PAYLOAD"), rows)
+
+
+@_begins_with_target
 def waiting(target: Target, device_id: str) -> int:
     """How many cloud-to-device messages wait for the device: its cloudToDeviceMessageCount. Raises Refused."""
     identity = _answered(registry.request(target, "GET", f"/devices/{quote(device_id, safe='')}"))
     return int(identity["cloudToDeviceMessageCount"])
 
 
+@_begins_with_target
 def send(target: Target, device_id: str, *texts: str) -> View:
     """Send messages to the device. On Azure this side speaks AMQP, which these helpers do not: the lines that do it.
 
-    https://learn.microsoft.com/cli/azure/iot/device/c2d-message
+    Stop for what are no texts. https://learn.microsoft.com/cli/azure/iot/device/c2d-message
     """
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise Stop(
+            'twins.send takes one text or more, each in quotes and no list: write twins.send(target, DEVICE, "first", '
+            '"second"), and run this cell again.'
+        )
     if target.emulator is None:
         hub = target.hubs[0].split(".")[0]
         lines = [f"az iot device c2d-message send -n {hub} -d {device_id} --data {_quoted(text)}" for text in texts]
         what_to_do = "Run this in a terminal, after `az login`. The hub keeps the messages until the device comes."
         return stacked(prose(what_to_do), copyable_block("the commands", "\n".join(lines)))
+    device = registry.get(target, device_id)
+    awake = device is not None and device.connection_state == "Connected"
     for text in texts:
         target.emulator.send(device_id, text)
-    return note(f"Sent to {device_id}: {', '.join(map(_quoted, texts))}.")
+    sent = f"Sent to {device_id}: {', '.join(map(_quoted, texts))}."
+    return note(f"{sent} It is connected, so nothing waits for it: it reads them at once." if awake else sent)
 
 
 def _quoted(text: str) -> str:

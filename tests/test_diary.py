@@ -1,5 +1,8 @@
 import asyncio
 import threading
+from collections.abc import Coroutine
+from inspect import iscoroutinefunction
+from typing import Any
 
 import pytest
 
@@ -45,11 +48,47 @@ def test_a_new_page_begins_the_count_anew() -> None:
         diary = Diary("lamp")
         diary.note("on")
         diary.new_page()
-        with pytest.raises(Stop, match=r"lamp has noted 0 of 1 lines within 0\.01 seconds"):
+        with pytest.raises(Stop, match=r"lamp has noted 0 of 1 lines within 0\.01 seconds: .* came before"):
             await diary.wait(within=0.01)
         diary.note("off")
         assert (await diary.wait()).text == "The diary of lamp\noff"
         assert diary.lines == ["on", "off"]
+
+    asyncio.run(cell())
+
+
+def test_an_error_in_a_handler_is_a_line_and_goes_no_further() -> None:
+    async def cell() -> None:
+        diary = Diary("lamp")
+
+        async def obey(request: str) -> None:
+            raise ValueError(f"no such\n method: {request}")
+
+        def fade(request: str) -> None:
+            raise ZeroDivisionError
+
+        def read(request: str) -> Coroutine[Any, Any, None]:  # it forgets to await, and the SDK would not do it either
+            return obey(request)
+
+        for handler in (obey, fade, read):
+            watched = diary.watch(handler)
+            assert iscoroutinefunction(watched), "the SDK asks"
+            await watched("tea")
+        assert diary.lines == [
+            "the handler obey ended with an error: ValueError: no such method: tea",
+            "the handler fade ended with an error: ZeroDivisionError",
+            "the handler read ended with an error: ValueError: no such method: tea",
+        ]
+
+    asyncio.run(cell())
+
+
+def test_a_handler_without_an_error_notes_nothing() -> None:
+    async def cell() -> None:
+        diary = Diary("lamp")
+        heard: list[str] = []
+        await diary.watch(heard.append)("on")
+        assert (heard, diary.lines) == (["on"], [])
 
     asyncio.run(cell())
 

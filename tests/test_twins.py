@@ -189,6 +189,41 @@ def test_messages_wait_and_are_counted(thermostat: Target) -> None:
         twins.send(thermostat, "nobody", "one")
 
 
+def test_what_is_sent_to_a_device_that_is_on_does_not_wait_and_that_is_said(thermostat: Target) -> None:
+    with connected(thermostat) as client:
+        client.on_message_received = lambda message: None
+        assert twins.send(thermostat, DEVICE, "one").text.endswith("so nothing waits for it: it reads them at once.")
+
+
+@pytest.mark.parametrize("texts", [(), (["one", "two"],), ("one", 2), (None,)])
+def test_what_are_no_texts_is_one_sentence(thermostat: Target, texts: tuple[Any, ...]) -> None:
+    with pytest.raises(Stop, match=r"^twins\.send takes one text or more, each in quotes and no list: write [^\n]*\.$"):
+        twins.send(thermostat, DEVICE, *texts)
+    assert twins.waiting(thermostat, DEVICE) == 0
+
+
+@pytest.mark.parametrize("call", [twins.get, twins.change, twins.invoke, twins.call_each, twins.waiting, twins.send])
+def test_a_forgotten_target_is_one_sentence(call: Any) -> None:
+    for given in ((), (DEVICE,), (DEVICE, "blink")):
+        with pytest.raises(Stop, match=rf"^twins\.{call.__name__} wants to know the target first: write [^\n]*\.$"):
+            call(*given)
+
+
+def test_each_method_is_a_row_and_a_refusal_too(thermostat: Target) -> None:
+    def obey(request: Any) -> None:
+        if request.name == "blink":
+            client.send_method_response(MethodResponse.create_from_method_request(request, 200, "Done"))
+
+    with connected(thermostat) as client:
+        client.on_method_request_received = obey
+        shown = twins.call_each(thermostat, DEVICE, "blink", "makeCoffee")
+    accessible(shown)
+    rows = [re.split(r"  +", line.strip()) for line in shown.text.splitlines()[2:]]
+    assert rows[0] == ["blink", "200", '"Done"']
+    assert rows[1][:2] == ["makeCoffee", "no answer was sent"]
+    assert rows[1][2].startswith("The hub answered 504 GatewayTimeout: ")
+
+
 def test_on_azure_sending_is_a_line_for_the_terminal(thermostat: Target) -> None:
     on_azure = dataclasses.replace(thermostat, name="azure", emulator=None, hubs=("factory.azure-devices.net",))
     shown = twins.send(on_azure, DEVICE, "one", 'so-called "two"')
@@ -229,6 +264,16 @@ def test_the_view_holds_what_should_be_against_what_is(thermostat: Target) -> No
     assert "✔ The device follows: it has adopted version 2 of 2." in views.twin(thermostat, DEVICE).text
 
 
+def test_a_long_value_is_cut_in_the_plain_text_alone(thermostat: Target) -> None:
+    report(thermostat, messages={str(number): f"<message> {number}" for number in range(20)})
+    shown = views.twin(thermostat, DEVICE)
+    accessible(shown)
+    (row,) = [line for line in shown.text.splitlines() if "messages" in line]
+    assert "…" in row
+    assert len(row) < 130
+    assert "&lt;message&gt; 19" in shown.html
+
+
 def test_the_view_of_nobody_says_so(emulated: Target) -> None:
     assert views.twin(emulated, DEVICE).text == f"The hub has no device {DEVICE}."
 
@@ -259,7 +304,10 @@ def test_the_check_asks_for_each_part_in_turn(thermostat: Target) -> None:
     stops("has adopted version 1 of its desired properties, and 2 is the latest")
     report(thermostat, desiredVersion=2)
     stops("has answered no direct method yet")
-    report(thermostat, lastMethod={"name": "blink", "status": 200, "answer": "3"})
+    for odd in ({}, [], "odd", [{"status": 200}], ["odd"]):
+        report(thermostat, lastMethods=odd)
+        stops("has answered no direct method yet")
+    report(thermostat, lastMethods=[{"name": "blink", "status": 200, "answer": "3"}])
     stops("has got no message yet: run the two cells")
     twins.send(thermostat, DEVICE, "one")
     stops("1 message is still waiting")
@@ -303,26 +351,37 @@ def test_a_setting_that_is_not_as_asked(
     assert found in verdict(1)
 
 
+BLINKED = {"name": "blink", "status": 200, "answer": "3"}
+REFUSED = {"name": "makeCoffee", "status": 404, "answer": "I do not know it"}
+NO_ANSWER = "the device has sent no answer to "
+
+
 @pytest.mark.parametrize(
     ("last", "found"),
     [
-        (None, "the device has answered no method yet"),
-        ("odd", "the device has answered no method yet"),
-        ({}, "the device answered null with null, and 404"),
-        ({"name": "blink", "status": 404, "answer": "I do not know it"}, "was last called with blink, which it knows"),
-        ({"name": "makeCoffee", "status": 200, "answer": "Done"}, 'answered "makeCoffee" with 200, and 404'),
-        ({"name": "makeCoffee", "status": "404", "answer": "I do not know it"}, 'answered "makeCoffee" with "404"'),
-        ({"name": "makeCoffee", "status": 404, "answer": "None"}, 'answered 404 with "None", and a sentence'),
-        ({"name": "makeCoffee", "status": 404, "answer": 3}, "answered 404 with 3, and a sentence"),
-        ({"name": "x" * 100, "status": 404, "answer": ["odd"] * 200}, 'answered 404 with ["odd"'),
+        (None, f"{NO_ANSWER}a method that it does not know and one to each of the two"),
+        ("odd", f"{NO_ANSWER}a method that it does not know and"),
+        (["odd", {}, {"status": 404}], f"{NO_ANSWER}a method that it does not know and"),
+        ([BLINKED], f"{NO_ANSWER}a method that it does not know and"),
+        ([REFUSED], f"{NO_ANSWER}blink, which it knows, and"),
+        ([REFUSED | {"name": "blink"}, REFUSED], "answered blink, which it knows, with 404, and 200 is expected: only"),
+        ([BLINKED, REFUSED | {"name": "blink"}, REFUSED], "answered blink, which it knows, with 404"),
+        ([BLINKED, {"name": "makeCoffee"}], "the device answered makeCoffee with null, and 404"),
+        ([BLINKED, BLINKED | {"name": "makeCoffee"}], "answered makeCoffee with 200, and 404"),
+        ([BLINKED, REFUSED | {"status": "404"}], 'to makeCoffee is the text "404": a number has no quotes around it'),
+        ([BLINKED | {"status": "200"}, REFUSED], 'to blink is the text "200"'),
+        ([BLINKED, REFUSED | {"answer": "None"}], 'answered 404 with "None", and a sentence'),
+        ([BLINKED, REFUSED | {"answer": 3}], "answered 404 with 3, and a sentence"),
+        ([BLINKED, REFUSED | {"name": "x" * 100, "answer": ["odd"] * 200}], 'answered 404 with ["odd"'),
     ],
 )
-def test_an_answer_that_is_not_as_asked(thermostat: Target, last: Any, found: str) -> None:
-    report(thermostat, lastMethod=last)
+def test_answers_that_are_not_as_asked(thermostat: Target, last: Any, found: str) -> None:
+    report(thermostat, lastMethods=last)
     assert found in verdict(2)
-    report(thermostat, lastMethod=None)
-    report(thermostat, lastMethod={"name": "makeCoffee", "status": 404, "answer": "I do not know it"})
-    assert checks.exercise(9, 2).text.startswith('✔ the device answered "makeCoffee" with 404 and a sentence')
+    report(thermostat, lastMethods=[BLINKED, REFUSED])
+    assert checks.exercise(9, 2).text == (
+        '✔ the device answered blink with 200, and makeCoffee with 404 and a sentence: "I do not know it"'
+    )
 
 
 @pytest.mark.parametrize(
@@ -362,14 +421,15 @@ def test_the_notebook_tells_its_story_twice(tmp_path: Path) -> None:
     untouched = {number: open_verdict(text) for number, text in verdicts(first).items()}
     assert untouched == {
         1: "the desired telemetryInterval is 40, and 60 is expected.",
-        2: 'the device answered "makeCoffee" with 200, and 404 with a sentence is expected.',
+        2: "the device answered makeCoffee with 200, and 404 with a sentence is expected.",
         3: 'the last messages that the device reported are ["The window is open", "Somebody is at home"], and '
         '["red", "amber", "green"] are expected.',
     }
     solved = verdicts(second)
     assert "adopted version 7: {'unit': None, 'telemetryInterval': 60}" in solved[1]
     assert "as reported: the device has adopted version 7 of 7" in solved[1]
-    assert "{'status': 404, 'payload': 'This thermostat has no method makeCoffee'}" in solved[2]
+    assert re.search(r'makeCoffee +404 +"This thermostat has no method makeCoffee"\n', solved[2])
+    assert re.search(r'blink +200 +"Done"\n', solved[2])
     assert "message 3: red\nmessage 4: amber\nmessage 5: green" in solved[3]
     key = (tmp_path / "work" / "notebook-09" / "python-device.key.pem").read_text()
     assert "ENCRYPTED" in key

@@ -29,7 +29,7 @@ def twins() -> View:
         )
     if not seen.followed:
         raise Stop(f"{_behind(seen)}: run the cell under “While it sleeps”, then this check.")
-    if not isinstance(seen.reported.get("lastMethod"), dict):
+    if not _answers(seen):
         raise Stop(f"{DEVICE} has answered no direct method yet: run the cell that calls it, then this check.")
     left, messages = waiting(target, DEVICE), _messages(seen)
     if left:
@@ -67,20 +67,38 @@ def _setting(target: Target) -> str:
 
 
 def _unknown_method(target: Target) -> str:
-    """Exercise 2: the device says of a method that it does not know it."""
-    last = _existing(target).reported.get("lastMethod")
-    if not isinstance(last, dict):
-        raise NotYet("the device has answered no method yet, and a 404 with a sentence is expected.")
-    name, status, answer = last.get("name"), last.get("status"), last.get("answer")
-    if name == _KNOWN_METHOD:
+    """Exercise 2: the device did what it knows, and said of another method that it does not know it."""
+    answers = _answers(_existing(target))
+    for name, (status, answer) in answers.items():
+        if fault := _unfit_answer(name, status, answer):
+            raise NotYet(fault)
+    unknown = [name for name in answers if name != _KNOWN_METHOD]
+    if not unknown or _KNOWN_METHOD not in answers:
+        silent = f"{_KNOWN_METHOD}, which it knows," if unknown else "a method that it does not know"
         raise NotYet(
-            f"the device was last called with {_KNOWN_METHOD}, which it knows: call one that it does not know."
+            f"the device has sent no answer to {silent} and one to each of the two is expected: the diary tells of an "
+            "error in the handler."
+        )
+    name, answer = unknown[-1], answers[unknown[-1]][1]
+    return f"the device answered {_KNOWN_METHOD} with 200, and {name} with 404 and a sentence: {_json(answer)}"
+
+
+def _unfit_answer(name: str, status: Any, answer: Any) -> str | None:
+    """What is wrong with this answer to a method; one sentence."""
+    if isinstance(status, str):
+        return f"the status of the answer to {name} is the text {_json(status)}: a number has no quotes around it."
+    if name == _KNOWN_METHOD:
+        if status == 200:
+            return None
+        return (
+            f"the device answered {name}, which it knows, with {_json(status)}, and 200 is expected: only a method "
+            "that it does not know gets 404."
         )
     if status != 404:
-        raise NotYet(f"the device answered {_json(name)} with {_json(status)}, and 404 with a sentence is expected.")
+        return f"the device answered {name} with {_json(status)}, and 404 with a sentence is expected."
     if not isinstance(answer, str) or len(answer.split()) < 3:
-        raise NotYet(f"the device answered 404 with {_json(answer)}, and a sentence that says why is expected.")
-    return f"the device answered {_json(name)} with 404 and a sentence: {_json(answer)}"
+        return f"the device answered 404 with {_json(answer)}, and a sentence that says why is expected."
+    return None
 
 
 def _three_messages(target: Target) -> str:
@@ -106,6 +124,17 @@ def _existing(target: Target) -> Twin:
 def _behind(seen: Twin) -> str:
     adopted = "none" if seen.adopted is None else _json(seen.adopted)
     return f"{DEVICE} has adopted version {adopted} of its desired properties, and {seen.desired_version} is the latest"
+
+
+def _answers(seen: Twin) -> dict[str, tuple[Any, Any]]:
+    """(status, answer) of the last answer to each method that the device has reported since it was switched on."""
+    found = seen.reported.get("lastMethods")
+    calls = found if isinstance(found, list) else []
+    return {
+        str(call["name"]): (call.get("status"), call.get("answer"))
+        for call in calls
+        if isinstance(call, dict) and "name" in call
+    }
 
 
 def _messages(seen: Twin) -> list[Any]:

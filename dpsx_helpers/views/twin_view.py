@@ -1,6 +1,7 @@
 """A device twin: what the cloud wants beside what the device says."""
 
 import json
+from html import escape
 from typing import Any
 
 from dpsx_helpers import twins
@@ -8,6 +9,7 @@ from dpsx_helpers.display import View, note, prose, stacked, table
 from dpsx_helpers.targets import Target
 
 _NO = object()
+_MOST = 60  # characters of a value in the plain text, whose columns are as wide as what is in them
 
 
 def twin(target: Target, device_id: str) -> View:
@@ -23,14 +25,19 @@ def twin(target: Target, device_id: str) -> View:
     return stacked(table(caption, headers, [*rows, versions]), prose(_verdict(seen)))
 
 
-def _row(name: str, desired: Any, reported: Any) -> tuple[str, str, str, str]:
+def _row(name: str, desired: Any, reported: Any) -> tuple[str | View, ...]:
     if desired is _NO:
         so = "the device's own"
     elif reported is _NO:
         so = "✘ not reported"
     else:
         so = "✔ yes" if desired == reported else "✘ no"
-    return name, _shown(desired), _shown(reported), so
+    return name, _cell(desired), _cell(reported), so
+
+
+def _cell(value: Any) -> str | View:
+    text = _shown(value)
+    return text if len(text) <= _MOST else View(escape(text), f"{text[: _MOST - 1]}…")
 
 
 def _shown(value: Any) -> str:
