@@ -40,15 +40,35 @@ def certificate(folder: str) -> certificates.Description:
 
 
 def start_over(target: Target, registration_id: str) -> View:
-    """Delete what an earlier run of the notebook has enrolled, so that this one can create it.
+    """Delete what an earlier run of the notebook has enrolled, under whatever name, so that this one can create it.
 
-    Stop when one of the names is enrolled with a certificate that is not the notebook's own.
+    Stop when one of its names is enrolled with a certificate that is not the notebook's own.
     """
     own = own_certificates()
-    gone = [name for name in sorted({registration_id, *own.values()}) if _make_room(target, name, own)]
+    names = {registration_id, *own.values(), *enrolled_as(target, *own)}  # a slip of the pen may have made others
+    gone = [name for name in sorted(names) if _make_room(target, name, own)]
     if not gone:
         return note("Nothing of an earlier run is enrolled.")
     return note(f"Deleted what an earlier run of this notebook had enrolled: {', '.join(gone)}.")
+
+
+def make_room(target: Target, registration_id: str) -> None:
+    """Delete what an earlier try has enrolled for this device, under whatever name. Stop when its entry is somebody
+    else's.
+    """
+    own = own_certificates()
+    thumbprints = [thumbprint for thumbprint, name in own.items() if name == registration_id]
+    for name in {registration_id, *enrolled_as(target, *thumbprints)}:
+        _make_room(target, name, own)
+
+
+def enrolled_as(target: Target, *thumbprints: str) -> list[str]:
+    """The registration IDs of the entries with a certificate of one of these SHA-256 thumbprints."""
+    return [
+        entry.registration_id
+        for entry in enrollments.list_all(target)
+        if not {entry.thumbprint_sha256, entry.secondary_sha256}.isdisjoint(thumbprints)
+    ]
 
 
 def standing(target: Target, registration_id: str, **pairs: Pair) -> View:

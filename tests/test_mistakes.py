@@ -94,12 +94,15 @@ def connect(hub: str | None, device_id: str | None = NAME) -> None:
     asyncio.run(once())
 
 
-def told(number: int, action: Callable[[], Any], words: str = "") -> Explained:
-    """The action fails inside `explain` with this mistake; the sentence is one line, and no secret is in it."""
+def told(number: int | None, action: Callable[[], Any], words: str = "") -> Explained:
+    """The action fails inside `explain` with this mistake (None: one without a number); the sentence is one line, and
+    no secret is in it.
+    """
     with pytest.raises(Explained) as stop, diagnosis.explain():
         action()
     sentence = str(stop.value)
-    assert f"(mistake {number} of 23)" in stop.value.card.text.splitlines()[0]
+    title = stop.value.card.text.splitlines()[0]
+    assert f"(mistake {number} of 23)" in title if number else "of 23" not in title
     assert re.search(words, sentence), sentence
     assert "\n" not in sentence
     assert sentence.endswith(".")
@@ -430,6 +433,22 @@ def test_19_enrollment_saved_twice(enrolled: Target, pair: Pair) -> None:
     stop = told(19, lambda: client.enrollment.create_or_update(NAME, document), r"\(409\).* if_match='\*'")
     assert "Enrollment already exists." in stop.card.text
     told(19, lambda: client.enrollment.create_or_update(NAME, document, if_match="AAAA"), r"someone else .*\(412\)")
+
+
+def test_a_document_that_is_not_taken(enrolled: Target, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = {"primary": {"certificate": pair.certificate_file.read_text()}}
+    document = {"attestation": {"type": "x509", "x509": {"clientCertificates": slots}}, "devceId": "x"}
+    client = service(enrolled, enrolled.dps_connection_string)
+
+    def save() -> None:
+        client.enrollment.create_or_update("another", document)
+
+    stop = told(
+        None, save, r"\(400, an enrollment of this kind has no field devceId\): mend it and run this cell again"
+    )
+    assert '"message": "Bad Request."' in stop.card.text
+    monkeypatch.setattr(diagnosis, "refusals", lambda seconds: [])  # as on Azure, which shows no log
+    told(None, save, r"does not take the document \(400, Bad Request\): mend it")
 
 
 # --- 17, 18: the network ----------------------------------------------------------------------------------------------

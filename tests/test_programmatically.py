@@ -10,7 +10,7 @@ import pytest
 from azure.core.exceptions import HttpResponseError
 from azure.iot.deviceprovisioning import DeviceProvisioningClient
 from devices import PASS_PHRASE, odd_pair
-from executed import errors, files_with, read, said, tagged
+from executed import errors, files_with, only_sentence, read, said, tagged
 from registry_writing import put_device
 
 from dpsx_helpers import certificates, checks, enrollments, registry, rollover, targets, tutorial
@@ -75,6 +75,17 @@ def _which(executed: Any, tag: str) -> list[str]:
 def test_it_stops_with_one_sentence_without_connection_strings(tmp_path: Path) -> None:
     sentence = beyond.stops_without_values(6, tmp_path)
     assert "set DPS_CONNECTION_STRING and IOTHUB_CONNECTION_STRING" in sentence
+
+
+def test_a_field_misspelt_in_an_exercise_is_one_sentence_with_a_card(tmp_path: Path) -> None:
+    notebook = beyond.solved(6)
+    stub = tagged(notebook, "exercise-1")
+    stub.source = stub.source.replace("deviceId=", "devceId=")
+    with beyond.desk(tmp_path) as learner:
+        executed = learner.run(notebook)
+    sentence = only_sentence(executed)
+    assert "does not take the document (400, an enrollment of this kind has no field devceId): mend it" in sentence
+    assert '"message": "Bad Request."' in cell(executed, "exercise-1"), "the card has DPS's own words"
 
 
 def test_on_azure_it_leaves_the_first_device_alone_and_shows_no_secret(
@@ -228,6 +239,9 @@ def test_the_third_device_right_and_wrong(client: DeviceProvisioningClient, emul
     not_yet(1, r"python-device\.pem")
     third = rollover.pair(THIRD, "third", PASS_PHRASE)
     not_yet(1, "is not the one in the folder third")
+    client.enrollment.delete(THIRD)
+    put(client, "Python-device-3", primary=third, **right)
+    not_yet(1, f"the certificate of {THIRD} is enrolled as Python-device-3, and {THIRD} is expected")
     put(client, THIRD, primary=stranger, secondary=third, **right)
     not_yet(1, "is not the one in the folder third")
     wrong: list[tuple[dict[str, Any], str]] = [

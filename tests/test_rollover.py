@@ -77,6 +77,34 @@ def test_starting_over_deletes_what_the_notebook_has_enrolled_and_nothing_else(
     assert NAME in rollover.start_over(emulated, NAME).text
 
 
+def test_an_entry_under_a_wrong_name_goes_too(
+    client: DeviceProvisioningClient, emulated: Target, tmp_path: Path
+) -> None:
+    third = rollover.pair("Python-device-03", "third", PASS_PHRASE)
+    stranger = odd_pair(tmp_path, common_name="other")
+
+    def left() -> list[str]:
+        return sorted(entry.registration_id for entry in enrollments.list_all(emulated))
+
+    enroll(client, "other", stranger)
+    enroll(client, NAME, rollover.pair(NAME, "old", PASS_PHRASE))
+    enroll(client, "Python-device-3", third)
+    enroll(client, "Python-devic-03", stranger, second=third)
+    assert sorted(rollover.enrolled_as(emulated, thumbprint(third))) == ["Python-devic-03", "Python-device-3"]
+    rollover.make_room(emulated, "Python-device-03")
+    assert left() == sorted([NAME, "other"]), "of one device alone"
+    rollover.make_room(emulated, "Python-device-03")
+    enroll(client, "Python-device-03", third)
+    rollover.make_room(emulated, "Python-device-03")
+    assert left() == sorted([NAME, "other"])
+    enroll(client, "Python-device-3", third)
+    assert rollover.start_over(emulated, NAME).text.endswith(f"{NAME}, Python-device-3.")
+    assert left() == ["other"]
+    enroll(client, "Python-device-03", stranger)
+    with pytest.raises(Stop, match="Python-device-03 is enrolled already, and not with a certificate from"):
+        rollover.make_room(emulated, "Python-device-03")
+
+
 @pytest.mark.parametrize("name", [NAME, "Python-device-03"])
 def test_an_entry_of_somebody_else_stops_the_fresh_start(
     client: DeviceProvisioningClient, emulated: Target, tmp_path: Path, name: str

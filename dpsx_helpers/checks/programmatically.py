@@ -99,6 +99,8 @@ def _only_new_in_hub(target: Target, entry: Enrollment, old: Description, new: D
 def _third_device(target: Target) -> str:
     entry = enrollments.get(target, _THIRD)
     if entry is None:
+        if elsewhere := rollover.enrolled_as(target, *_thumbprints(_THIRD)):
+            raise NotYet(f"the certificate of {_THIRD} is enrolled as {elsewhere[0]}, and {_THIRD} is expected.")
         raise NotYet(f"there is no enrollment {_THIRD}, and one with the certificate in the folder third is expected.")
     if entry.thumbprint_sha256 != rollover.certificate("third").thumbprint_sha256:
         raise NotYet(f"the primary certificate of {_THIRD} is not the one in the folder third, which is expected.")
@@ -116,6 +118,11 @@ def _third_device(target: Target) -> str:
         f"{_THIRD} is enrolled: it will be {_THIRD_IN_HUB} in the hub, and is to send every {_SECONDS} seconds from "
         "its first start on"
     )
+
+
+def _thumbprints(name: str) -> list[str]:
+    """Of the certificates in the notebook's folder that have this common name."""
+    return [thumbprint for thumbprint, common_name in rollover.own_certificates().items() if common_name == name]
 
 
 def _concurrent_change(target: Target) -> str:

@@ -2,6 +2,7 @@
 
 from dpsx_helpers.diagnosis.mistakes import ENTRY, HUB_ERRORS, LEARN, PYTHON, TROUBLE_DPS, Mistake
 
+LEARN_REST = "https://learn.microsoft.com/rest/api/iot-dps/service/individual-enrollment/create-or-update"
 #: By a name of ours.
 OTHERS: dict[str, Mistake] = {
     "not-enrolled": Mistake(
@@ -131,6 +132,16 @@ OTHERS: dict[str, Mistake] = {
         "Nothing in the portal has to do with it.",
         ("https://learn.microsoft.com/python/api/azure-iot-device/azure.iot.device.aio.iothubdeviceclient",),
         "ClientError 'Client has already been shut down'",
+    ),
+    "bad-request": Mistake(
+        "The service does not take the document",
+        "The service answered 400: something in the document is not as it has to be.",
+        "A field has another name or another place than in the REST reference, or a value of another kind; or a "
+        "certificate is in another enrollment group already.",
+        "Mend the document in the cell that sends it, and run that cell again.",
+        "In the portal a form makes the document: compare the fields of Add individual enrollment with yours.",
+        (LEARN_REST, TROUBLE_DPS),
+        "status 400 from the service",
     ),
     "not-there": Mistake(
         "There is no such entry",

@@ -89,6 +89,7 @@ def _wrong_service(seen: Evidence) -> bool:
 _SYMPTOMS: tuple[tuple[_Symptom, Callable[[Evidence], Verdict]], ...] = (
     (_wrong_service, there.wrong_connection_string),
     (_service(401, 403), there.wrong_connection_string),
+    (_service(400), there.bad_request),
     (_service(409, 412), there.exists),
     (_service(404), there.no_entry),
     (_service(429, 500, 502, 503, 504), there.busy),

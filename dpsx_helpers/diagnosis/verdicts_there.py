@@ -1,6 +1,8 @@
 """Verdicts on what the services answered: DPS to a device, and both services to the operator's programs."""
 
 import os
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from dpsx_helpers import certificates
@@ -162,6 +164,8 @@ def by_the_list(seen: Evidence) -> Verdict:
 
 def not_enrolled(seen: Evidence) -> Verdict:
     name = seen.registration_id
+    if seen.issuers:
+        return _no_group(seen)
     if seen.service is not None:
         return verdict(
             "not-enrolled",
@@ -178,6 +182,20 @@ def not_enrolled(seen: Evidence) -> Verdict:
             "the certificate was made anew after it was enrolled",
         ),
     )
+
+
+def _no_group(seen: Evidence) -> Verdict:
+    """A device that brings its issuers along is meant for a group."""
+    name, issuers = seen.registration_id, " or ".join(issuer.subject for issuer in seen.issuers)
+    found = verdict(
+        "not-enrolled",
+        again(
+            f"DPS answered {seen.status}: no enrollment and no group lets {name} in: make a group with the certificate "
+            f"of {issuers} first"
+        ),
+        f"DPS answered {seen.status}. No enrollment is that of {name}, and no group has the certificate of {issuers}.",
+    )
+    return replace(found, remedy="Make the enrollment group of its issuer first, then run this cell again.")
 
 
 def other_certificate(seen: Evidence) -> Verdict:
@@ -341,6 +359,17 @@ def wrong_connection_string(seen: Evidence) -> Verdict:
         ("the key is that of an IoT hub, or of another provisioning service", "the key was regenerated",
          "this machine's clock is wrong, so that the token has expired already"),
     )  # fmt: skip
+
+
+def bad_request(seen: Evidence) -> Verdict:
+    """The emulator's log has a reason where the answer has none."""
+    logged = re.search(r" > 400 [^:]+: (.+)\. Remedy: ", seen.log[-1]) if seen.log else None
+    reason = logged[1] if logged else seen.message.rstrip(".") or "without a reason"
+    return verdict(
+        "bad-request",
+        again(f"The service does not take the document (400, {reason}): mend it"),
+        f"The service answered 400, '{seen.message}'" + (f" The emulator's reason: {reason}." if logged else ""),
+    )
 
 
 def exists(seen: Evidence) -> Verdict:
