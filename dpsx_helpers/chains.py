@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from cryptography import x509
 
 from dpsx_helpers.chain_certificates import Certificate, Source, read
 
-__all__ = ["Fault", "FaultName", "Link", "Role", "Source", "faults", "links"]
+__all__ = ["NAMES", "Fault", "FaultName", "Link", "Role", "Source", "faults", "links"]
 
 FaultName = Literal[
     "issuer name",
@@ -36,6 +36,7 @@ FaultName = Literal[
     "leaf is a CA",
     "private key",
 ]
+NAMES: tuple[FaultName, ...] = get_args(FaultName)
 Role = Literal["device", "intermediate", "root", "extra"]
 
 

@@ -279,7 +279,14 @@ def test_wrong_ways_to_let_the_second_factory_in(emulated: Target, factory: Auth
     enrollments.delete_group(emulated, "factory-presses")
     assert "the first factory is expected to stay as it was" in not_yet(1)
     open_group(emulated, "factory-presses", factory)
+    assert "The group factory-presses was made anew, and no press has registered since" in not_yet(1)
+    register(emulated, press_01=issue("press-01", factory, existing="reuse"))
     assert "let mixer-01 in, which no entry names" in checks.exercise(7, 1).text
+    slots = {"primary": {"certificate": factory.pem}, "secondary": {"certificate": make("Contoso-Third-CA").pem}}
+    document = service(emulated).enrollment_group.get("factory-presses")
+    document["attestation"] = {"type": "x509", "x509": {"signingCertificates": slots}}
+    service(emulated).enrollment_group.create_or_update("factory-presses", document, if_match="*")
+    assert "The group factory-presses has a second certificate now" in not_yet(1)
 
 
 def test_wrong_ways_to_take_a_device_out(emulated: Target, factory: Authority) -> None:
@@ -296,8 +303,27 @@ def test_wrong_ways_to_take_a_device_out(emulated: Target, factory: Authority) -
     assert checks.exercise(7, 2).text == (
         "✔ press-03 is disabled in DPS and is not in the hub; press-01 and press-02 go on working"
     )
+    assert "press-03 has an entry of its own, which is disabled, as exercise 2 leaves it" in stopped()
     registry.delete(emulated, "press-01")
     assert "press-01 is not in the hub; its siblings are expected to go on working" in not_yet(2)
+
+
+@pytest.mark.parametrize(
+    ("instead", "sentence"),
+    [
+        (
+            'await provision("mixer-01", mixer)',
+            "no group lets mixer-01 in: make a group with the certificate of CN=Cont",
+        ),
+        ('open_group("factory-mixers", factory)', "group factory-presses has the certificate CN=Contoso-Factory-CA"),
+    ],
+)
+def test_a_slip_in_the_first_exercise_is_one_sentence(tmp_path: Path, instead: str, sentence: str) -> None:
+    notebook = read(7)
+    stub = tagged(notebook, "exercise-1")
+    stub.source = stub.source.replace("    ...", f"    {instead}")
+    with desk(tmp_path) as learner:
+        assert sentence in only_sentence(learner.run(notebook))
 
 
 def test_a_device_that_is_disabled_in_the_hub_is_out_too(emulated: Target, factory: Authority) -> None:
@@ -317,7 +343,8 @@ WRONG_ANSWERS: dict[str, tuple[Callable[[dict[str, str]], object], str]] = {
         lambda right: dict(zip(right, [*list(right.values())[1:], right["chain-a.pem"]], strict=True)),
         "chain-a.pem does not have the fault",
     ),
-    "odd": (lambda right: {name: ["expired", None] for name in right}, "does not have the fault ['expired', None]"),
+    "odd": (lambda right: {name: ["expired", None] for name in right}, "['expired', None] is not the name of a fault"),
+    "misspelt": (lambda right: dict.fromkeys(right, "expred"), "'expred' is not the name of a fault; chains.NAMES has"),
 }
 
 

@@ -34,6 +34,13 @@ def groups() -> View:
     if fault := _unfit_group(target, _GROUP, _FACTORY):
         raise Stop(f"{fault}: run the cell that makes the group, then this check.")
     for name in _PRESSES:
+        if (entry := enrollments.get(target, name)) is not None:
+            raise Stop(
+                f"{name} has an entry of its own, which is {entry.provisioning_status}, as exercise 2 leaves it, so "
+                "the group does not decide: run the cell that deletes this entry and registers the device, then this "
+                "check."
+            )
+    for name in _PRESSES:
         if fault := _not_assigned(target, name, _GROUP) or _not_in_hub(target, name):
             raise Stop(f"{fault}: run the cell that registers the three devices, then this check.")
     listed = ", ".join(_PRESSES[:-1]) + f" and {_PRESSES[-1]}"
@@ -58,7 +65,7 @@ def _second_factory(target: Target) -> str:
         raise NotYet(f"{fault}; an enabled group with the certificate of {_SECOND} is expected.")
     if fault := _not_assigned(target, _MIXER, _MIXERS) or _not_in_hub(target, _MIXER):
         raise NotYet(f"{fault}; register it now that the group is there.")
-    if fault := _unfit_group(target, _GROUP, _FACTORY):
+    if fault := _unfit_group(target, _GROUP, _FACTORY) or _replaced(target):
         raise NotYet(f"{fault}; the first factory is expected to stay as it was.")
     return f"the group {_MIXERS} has the certificate of {_SECOND}, and let {_MIXER} in, which no entry names"
 
@@ -99,6 +106,8 @@ def _named_faults(target: Target) -> str:
             raise NotYet(
                 f"There is no answer for {file.name} yet; the name of its fault is expected, under the whole file name."
             )
+        if str(answer).strip().casefold() not in map(str.casefold, chains.NAMES):
+            raise NotYet(f"{answer!a} is not the name of a fault; chains.NAMES has them all.")
         if str(answer).strip().casefold() not in map(str.casefold, names):
             raise NotYet(f"{file.name} does not have the fault {answer!a}; views.chain writes its name in bold.")
         done.append(f"{file.name}: {answer}")
@@ -158,11 +167,26 @@ def _unfit_group(target: Target, group_id: str, authority: str) -> str | None:
         return f"The group {group_id} is disabled"
     if not _file(authority).is_file():
         return f"There is no certificate of {authority} on disk"
-    x509 = (found.get("attestation") or {}).get("x509") or {}
-    slots = x509.get("signingCertificates") or {}
-    thumbprints = [((slot or {}).get("info") or {}).get("sha256Thumbprint") or "" for slot in slots.values()]
-    if certificates.describe(_file(authority)).thumbprint_sha256 not in [one.upper() for one in thumbprints]:
+    if certificates.describe(_file(authority)).thumbprint_sha256 not in _signers(found):
         return f"The group {group_id} does not have the certificate of {authority} that is on disk"
+    return None
+
+
+def _signers(group: Any) -> list[str]:
+    """SHA-256 thumbprints of the certificates of a group."""
+    slots = ((group.get("attestation") or {}).get("x509") or {}).get("signingCertificates") or {}
+    found = (((slot or {}).get("info") or {}).get("sha256Thumbprint") for slot in slots.values())
+    return [str(thumbprint).upper() for thumbprint in found if thumbprint]
+
+
+def _replaced(target: Target) -> str | None:
+    """How the first group is another than the one that has let the presses in; half a sentence."""
+    group = enrollments.group(target, _GROUP)
+    if len(_signers(group)) > 1:
+        return f"The group {_GROUP} has a second certificate now"
+    registered = [str(record.get("lastUpdatedDateTimeUtc")) for record in enrollments.members(target, _GROUP)]
+    if max(registered, default="") < str(group.get("createdDateTimeUtc")):
+        return f"The group {_GROUP} was made anew, and no press has registered since"
     return None
 
 
