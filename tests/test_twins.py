@@ -438,6 +438,22 @@ def test_the_notebook_tells_its_story_twice(tmp_path: Path) -> None:
         assert "PRIVATE KEY" not in str(executed)
 
 
+def test_an_error_in_the_learners_handler_is_read_below_the_cell(tmp_path: Path) -> None:
+    notebook = read(9)
+    stub = tagged(notebook, "exercise-2")
+    stub.source = stub.source.replace("    ...\n", '    if request.nam != "blink":\n        status = 404\n')
+    with desk(tmp_path) as learner:
+        executed = learner.run(notebook)
+    assert errors(executed) == []
+    text = said(tagged(executed, "exercise-2"))
+    assert len(re.findall(r"(blink|makeCoffee) +no answer was sent +The hub answered 504", text)) == 2
+    assert (
+        text.count("the handler obey ended with an error: AttributeError: 'MethodRequest' object has no attribute") == 2
+    )
+    assert open_verdict(text).endswith("the diary tells of an error in the handler.")
+    assert "stderr" not in [output.get("name") for output in tagged(executed, "exercise-2").outputs]
+
+
 def _look_at_the_twin(executed: Any) -> None:
     registered = said(tagged(executed, "register"))
     assert re.search(r"telemetryInterval +5 +\(none\) +✘ not reported\n", registered)
