@@ -332,7 +332,7 @@ ROWS: tuple[Row, ...] = (
         "emulator/test_dps_api.py::test_each_is_created_or_refused_for_itself", (),
         ("/enrollments", "/enrollmentGroups")),
     Row("registration records", "GET, DELETE, query of a group", _RECORD_REST, SAME,
-        "they go with their enrollment; the device in the hub stays", DOCUMENTED,
+        "they go with an individual enrollment, and outlive a group; the device in the hub stays", DOCUMENTED,
         "emulator/test_dps_api.py::test_a_registration_is_shown_and_deleted",
         ("registration-not-found", "registration-changed"), ("/registrations/{}", "/registrations/{}/query")),
     Row("queries of DPS", "SELECT * is all that is documented", _DPS_REST, SAME, "any other is 501, by name in the log",

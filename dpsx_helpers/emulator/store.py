@@ -171,9 +171,11 @@ class Store:
         )
 
     def delete_group(self, group_id: str) -> None:
-        """The registration records go with their group; the devices in the hub stay."""
+        """The registration records stay, as the devices in the hub do.
+
+        https://learn.microsoft.com/azure/iot-dps/how-to-unprovision-devices#enrollment-groups
+        """
         self._write("DELETE FROM groups WHERE id = ?", (group_id,))
-        self._write("DELETE FROM registrations WHERE group_id = ?", (group_id,))
 
     def ca_certificate(self, name: str) -> CaCertificate | None:
         return next((ca for ca in self.ca_certificates() if ca.name.lower() == name.lower()), None)

@@ -547,13 +547,15 @@ def test_groups_are_found_by_the_certificate_that_they_hold_or_name(store: Store
     assert store.groups_of(b"C") == []
 
 
-def test_registrations_go_with_their_group(store: Store) -> None:
+def test_registrations_outlive_their_group(store: Store) -> None:
     for name, group in (("a", "Group-1"), ("b", "GROUP-1"), ("c", "Group-2"), ("d", None)):
         store.put_registration(replace(REGISTRATION, registration_id=name, group_id=group))
     assert [found.registration_id for found in store.registrations("group-1")] == ["a", "b"]
     assert [found.registration_id for found in store.registrations("group-1", 1, 1)] == ["b"]
+    store.put_group(GROUP)
     store.delete_group("group-1")
-    assert [store.registration(name) is None for name in "abcd"] == [True, True, False, False]
+    assert store.groups() == []
+    assert [found.registration_id for found in store.registrations("group-1")] == ["a", "b"]
 
 
 def test_a_registration_keeps_payload_and_substatus(store: Store, path: Path) -> None:
