@@ -88,7 +88,7 @@ def work_dir() -> Path:
     folder = os.environ.get("DPSX_WORK_DIR", "").strip()
     work = Path(folder).expanduser().absolute() if folder else _tutorial_folder() / "work"
     try:
-        work.mkdir(parents=True, exist_ok=True)
+        work.mkdir(mode=0o700, parents=True, exist_ok=True)  # keys live here: nobody else is to put files beside them
     except OSError as error:
         raise Stop(
             f"The work folder {work} cannot be made ({error.strerror}): set DPSX_WORK_DIR to a folder that "

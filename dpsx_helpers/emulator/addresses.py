@@ -29,29 +29,49 @@ class Bound:
     def sockets(self) -> list[socket.socket]:
         return [sock for sock in (self.mqtt, self.https, self.ws) if sock]
 
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+
+
+@dataclass(eq=False)
+class _TakenError(Exception):
+    """A port that cannot be bound. Why is looked up when somebody is told: that takes a walk over all processes, and
+    the hundredth learner of a machine meets ninety-nine addresses that are taken.
+    """
+
+    host: str
+    address: str
+    port: int
+    error: OSError
+
 
 def bind(options: Options) -> Bound:
     """Bind all ports on the address asked for, or on the next free loopback address where that is allowed."""
-    last: StartError | None = None
     for host in _hosts(options):
         with contextlib.ExitStack() as taken:
             try:
                 mqtt = taken.enter_context(_bound(host, options.mqtt_port, options))
                 https = taken.enter_context(_bound_https(host, options))
                 ws = _bound_ws(host, options)
-            except StartError as error:
+            except _TakenError as error:
                 last = error
                 continue
             taken.pop_all()
             return Bound(host, mqtt, https, ws)
-    raise last or StartError("There is no address to listen on.")
+    raise StartError(_why_taken(last))
 
 
 def _hosts(options: Options) -> list[str]:
+    """The addresses to try: that of the options, and after it those that are loopback too, where one will do."""
     if not options.next_free_host or sys.platform != "linux":
         return [options.host]
-    first = ipaddress.IPv4Address("127.0.0.1")
-    return [str(first + number) for number in range(_NEXT_HOSTS)]
+    try:
+        first = ipaddress.IPv4Address(options.host)
+    except ValueError:
+        return [options.host]
+    others = (first + number for number in range(1, _NEXT_HOSTS))
+    return [options.host, *(str(other) for other in others if other.is_loopback)]
 
 
 def _bound_https(host: str, options: Options) -> socket.socket:
@@ -59,7 +79,7 @@ def _bound_https(host: str, options: Options) -> socket.socket:
         return _bound(host, options.https_port, options)
     try:
         return _bound(host, 8443, options)
-    except StartError:
+    except _TakenError:
         return _bound(host, 0, options)
 
 
@@ -70,7 +90,7 @@ def _bound_ws(host: str, options: Options) -> socket.socket | None:
         return _bound(host, options.ws_port, options)
     try:
         return _bound(host, 443, options)
-    except StartError:
+    except _TakenError:
         return None
 
 
@@ -92,7 +112,7 @@ def _bound(host: str, port: int, options: Options) -> socket.socket:
         except OSError as error:
             bound.close()
             refused = error
-    raise StartError(_why_taken(host, str(address[0]), port, refused))
+    raise _TakenError(host, str(address[0]), port, refused)
 
 
 def _check_reach(host: str, address: str, options: Options) -> None:
@@ -103,12 +123,13 @@ def _check_reach(host: str, address: str, options: Options) -> None:
         raise StartError(f"{host} can be reached from the network: add --allow-network if that is meant.")
 
 
-def _why_taken(host: str, address: str, port: int, error: OSError) -> str:
+def _why_taken(taken: _TakenError) -> str:
+    host, port, error = taken.host, taken.port, taken.error
     if isinstance(error, PermissionError):
         return f"Port {port} on {host} needs rights that this user does not have: choose a port above 1023."
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is no address of this machine: give one such as --host 127.0.0.2."
-    why = _holder(address, port) or error.strerror
+    why = _holder(taken.address, port) or error.strerror
     return f"Port {port} on {host} cannot be used ({why}): stop that program or name another --host."
 
 

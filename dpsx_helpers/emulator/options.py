@@ -11,6 +11,10 @@ class StartError(Exception):
     """The emulator cannot start. One sentence: what is wrong, where, what to do."""
 
 
+class TakenMeanwhileError(StartError):
+    """Another program began to listen on an address between our `bind` and our `listen`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What `run` was asked for. A port of 0 means any; `https_port` None means 8443 or, when it is taken, any.

@@ -5,6 +5,7 @@ a zombie's, or by now somebody else's.
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def is_held(state_dir: Path) -> bool:
     try:
         if not (state_dir / "emulator.lock").exists():
             return False
+        _check_owner(state_dir)
         lock = lock_of(state_dir)
         lock.acquire(timeout=0)
     except Timeout:
@@ -101,6 +103,29 @@ def is_held(state_dir: Path) -> bool:
         ) from None
     lock.release()
     return False
+
+
+def keep_others_out(state_dir: Path) -> None:
+    """Take from others the right to put files into the directory, which a umask of 0002 gives to a whole group.
+
+    Raises LearnerError when it is not this user's to protect, OSError when that fails.
+    """
+    _check_owner(state_dir)
+    if os.name == "posix":
+        mode = state_dir.stat().st_mode
+        if mode & 0o022:
+            state_dir.chmod(mode & 0o7755)
+
+
+def _check_owner(state_dir: Path) -> None:
+    """Its owner decides where its files lead and which CA is trusted: that may be this user or root, nobody else."""
+    if os.name == "posix":
+        owner, user = state_dir.stat().st_uid, os.geteuid()
+        if user != 0 and owner not in (0, user):
+            raise LearnerError(
+                f"The state directory {state_dir} belongs to another user of this machine, whose emulator it would "
+                "lead to: name one of your own with --state-dir or DPSX_WORK_DIR."
+            )
 
 
 def read(state_dir: Path) -> Running | None:

@@ -25,7 +25,7 @@ from dpsx_helpers.emulator.addresses import Bound, bind
 from dpsx_helpers.emulator.data_plane import Access, Control
 from dpsx_helpers.emulator.limits import Limits
 from dpsx_helpers.emulator.listener import DeviceProtocol, Listener
-from dpsx_helpers.emulator.options import Options, StartError
+from dpsx_helpers.emulator.options import Options, StartError, TakenMeanwhileError
 from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.emulator.services import Services
 from dpsx_helpers.emulator.store import Store, StoreError
@@ -38,29 +38,41 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 def serve(options: Options) -> None:
     """Run the emulator until it is told to stop. Raises StartError when it cannot start."""
-    files = tls.Files(options.state_dir)
-    with _state_directory(options.state_dir):
-        bound = bind(options)
-        with contextlib.ExitStack() as open_things:
-            for sock in bound.sockets:
-                open_things.enter_context(sock)
-            store = open_things.enter_context(contextlib.closing(_open_store(options.state_dir)))
+    with _state_directory(options.state_dir), contextlib.ExitStack() as open_things:
+        bound = open_things.enter_context(contextlib.closing(bind(options)))
+        store = open_things.enter_context(contextlib.closing(_open_store(options.state_dir)))
+        facts = _facts(store, options, bound)
+        _log_to(options)
+        while not _served(options, facts, store, bound):
+            bound.close()
+            bound = open_things.enter_context(contextlib.closing(bind(options)))
             facts = _facts(store, options, bound)
-            _log_to(options)
-            _prepare(files, bound.host)
-            tls.write_bundle(files, _trusted_before(store, options.state_dir), certifi.where())
-            facts.write(options.state_dir)
-            try:
-                asyncio.run(_Emulator(options, facts, files, store).run(bound))
-            finally:
-                running.remove(options.state_dir)
+
+
+def _served(options: Options, facts: Running, store: Store, bound: Bound) -> bool:
+    """Serve there to the end. False when another program was the first to listen, and the next address will do."""
+    files = tls.Files(options.state_dir)
+    _prepare(files, bound.host)
+    tls.write_bundle(files, _trusted_before(store, options.state_dir), certifi.where())
+    facts.write(options.state_dir)
+    try:
+        asyncio.run(_Emulator(options, facts, files, store).run(bound))
+    except TakenMeanwhileError as error:
+        if not options.next_free_host:
+            raise
+        LOG.info("= %s The next address is tried.", error)
+        return False
+    finally:
+        running.remove(options.state_dir)
+    return True
 
 
 @contextlib.contextmanager
 def _state_directory(directory: Path) -> Iterator[None]:
-    """Make the directory and hold its lock."""
+    """Make the directory, see to it that nobody else can put files there, and hold its lock."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        running.keep_others_out(directory)
         lock: FileLock = running.lock_of(directory)
         lock.acquire(timeout=running.LOCK_WAIT)
     except Timeout:
@@ -194,7 +206,7 @@ class _Emulator:
             self._allow_a_restart(*bound.sockets)
         except OSError as error:  # somebody listened between our bind and now
             host, why = self._facts.host, error.strerror
-            raise StartError(f"A port on {host} was taken just now ({why}): try again.") from None
+            raise TakenMeanwhileError(f"A port on {host} was taken just now ({why}): try again.") from None
         service = self._https(bound.https)
         if self._options.hubs == 2 and self._facts.host != "127.0.0.1":
             LOG.warning(
