@@ -43,7 +43,7 @@ def emulated(work: Path, _shared: Emulator) -> Iterator[Target]:
     _shared.reset()
     (work / "emulator").symlink_to(_shared.state_dir)
     yield targets.current()
-    _end_refused_clients()
+    end_refused_clients()
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def fault(target: Target, kind: str, **options: Any) -> Iterator[None]:
         target.emulator.clear_faults()
 
 
-def _end_refused_clients() -> None:
+def end_refused_clients() -> None:
     """The SDK's provisioning client goes on connecting after a refused register(), and offers no way to end that: it
     would meet the faults, and fill the log, of the tests that follow.
     """

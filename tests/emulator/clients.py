@@ -18,6 +18,8 @@ from azure.iot.deviceprovisioning import DeviceProvisioningClient
 from pki import Authority, Device
 from processes import RunningEmulator
 
+from dpsx_helpers.targets import Target
+
 
 @contextmanager
 def trusting(emulator: RunningEmulator) -> Iterator[None]:
@@ -100,6 +102,11 @@ def send(client: IoTHubDeviceClient, *bodies: str) -> None:
 def bodies(emulator: RunningEmulator, device_id: str | None = None) -> list[str]:
     """What was sent, by one device or by all."""
     return [message["body"] for message in emulator.messages(device_id)]
+
+
+def bodies_of(target: Target, device_id: str) -> list[str] | None:
+    """What a device has sent, where that can be read: on the emulator alone."""
+    return [message["body"] for message in target.messages(device_id)] if target.emulator else None
 
 
 def responder(client: Any, answer: Callable[[MethodRequest], tuple[int, Any]]) -> None:
