@@ -14,6 +14,16 @@ from filelock import FileLock, Timeout
 from dpsx_helpers.emulator.tls import Files, write_private
 from dpsx_helpers.errors import LearnerError
 
+
+def this_machine() -> str:
+    """What tells this machine, since it was started, from every other; empty where the system does not say."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LOCK_WAIT = 0.5  # seconds: a probe of the lock by somebody else takes far less
 
 
@@ -35,6 +45,7 @@ class Running:
     dps_key: str = field(repr=False)
     hub_key: str = field(repr=False)
     token: str = field(repr=False)
+    machine: str = field(repr=False, default_factory=this_machine)
 
     @property
     def endpoint(self) -> str:
@@ -129,13 +140,23 @@ def _check_owner(state_dir: Path) -> None:
 
 
 def read(state_dir: Path) -> Running | None:
-    """The emulator that runs on this state directory; None when none does, or when it is only just starting."""
+    """The emulator that runs on this state directory; None when none does, or when it is only just starting.
+
+    Raises LearnerError when it cannot be reached from here: for another user's, and for another machine's.
+    """
     if not is_held(state_dir):
         return None
     try:
-        return Running(**json.loads(_file(state_dir).read_bytes()))
+        facts = Running(**json.loads(_file(state_dir).read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
+    here = this_machine()
+    if facts.host.startswith("127.") and facts.machine and here and facts.machine != here:
+        raise LearnerError(
+            f"The emulator of {state_dir} runs on another machine, which shares this folder: stop it there, or set "
+            "DPSX_WORK_DIR to a folder of this machine."
+        )
+    return facts
 
 
 def remove(state_dir: Path) -> None:

@@ -275,6 +275,18 @@ def test_what_the_group_may_change_is_taken_back_from_it(tmp_path: Path) -> None
     assert (state / "start.log").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_home_that_two_machines_share_is_one_line(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its 127.x.y.z is another one here, perhaps a neighbour's."""
+    emulator = start()
+    (tmp_path / "boot_id").write_text("another machine\n")
+    monkeypatch.setattr(running, "_BOOT_ID", tmp_path / "boot_id")
+    for attempt in (Emulator.start, Emulator.attach):
+        with pytest.raises(LearnerError, match="runs on another machine, which shares this folder: stop it there"):
+            attempt(emulator.state_dir)
+
+
 def test_a_home_that_cannot_be_locked_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that is mounted over NFS from a server without locks."""
     fcntl = pytest.importorskip("fcntl")
