@@ -137,7 +137,7 @@ ROWS: tuple[Row, ...] = (
         ("not-enrolled", "not-enrolled-404")),
     Row("another certificate, CA:TRUE, expired", "401 with 401002 Invalid certificate.", _ISSUE.format("c", 2270), SAME,
         "the Python SDK says «Unexpected failure»; the emulator's log says which of them it was", LOG,
-        "acceptance/test_live_registration.py::test_a_certificate_that_is_not_wanted_is_a_401",
+        "acceptance/test_live_registration.py::test_a_certificate_that_is_not_wanted_is_401002",
         ("other-certificate", "ca-certificate", "expired-certificate", "future-certificate")),
     Row("enrollment disabled", "200 with status disabled",
         "https://github.com/Azure/azure-sdk-for-c/blob/main/sdk/tests/iot/provisioning/test_az_iot_provisioning_client_parser.c",

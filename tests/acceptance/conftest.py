@@ -55,9 +55,11 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def live(target: Target, tmp_path: Path) -> Iterator[Live]:
     made = Live(target, tmp_path)
-    yield made
-    end_refused_clients()
-    made.clean_up()
+    try:
+        yield made
+        end_refused_clients()
+    finally:
+        made.clean_up()
 
 
 # --- the list ---------------------------------------------------------------------------------------------------------

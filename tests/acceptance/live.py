@@ -7,14 +7,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 from azure.core.exceptions import ResourceNotFoundError
 from azure.iot.device import IoTHubDeviceClient, ProvisioningDeviceClient
+from azure.iot.device.exceptions import ClientError
 from azure.iot.deviceprovisioning import DeviceProvisioningClient
-from clients import credentials, document, group_document
+from clients import cause, credentials, document, group_document
 from pki import Device, issue, make_ca, make_device
 
-from dpsx_helpers import registry, targets
+from dpsx_helpers import conversation, registry, targets
 from dpsx_helpers.emulator import Emulator
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Secret
@@ -159,6 +161,16 @@ class Live:
         result = self.at_dps(device, **other).register()
         assert result.status == "assigned"
         return result.registration_state
+
+    def refused(self, device: Device, **other: str) -> tuple[int, int]:
+        """Status and error code of the answer to a registration. The SDK's exception tells of the status alone."""
+        with conversation.recording(quiet=True) as talk, pytest.raises(ClientError) as failure:
+            self.register(device, **other)
+        answer = talk.last_answer
+        assert answer is not None
+        assert answer.status is not None
+        assert cause(failure) == f"register request returned a service error status code {answer.status}"
+        return answer.status, int(answer.json["errorCode"])
 
     def at_hub(self, device: Device, device_id: str | None = None, kind: Any = IoTHubDeviceClient) -> Any:
         """A client for the hub, not connected yet, that does not come back by itself."""
