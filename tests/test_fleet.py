@@ -505,6 +505,21 @@ def test_the_same_devices_go_to_the_workers_of_a_scheduler(
         fleet.launch_on_workers(emulated, program(), ready, kill_one=True)
 
 
+@pytest.mark.parametrize("protocol", ["tcp", "tls"])
+def test_nobody_else_on_this_machine_can_use_the_workers(protocol: str) -> None:
+    """Who may talk to a scheduler, a worker or its nanny may run code there, in the name of the learner."""
+    from distributed import Client
+    from distributed.security import Security
+
+    stranger = Security.temporary() if protocol == "tls" else None
+    with workers._client(None, 2) as (client, cluster):
+        assert client.submit(sum, [1, 1]).result() == 2
+        known = [client.scheduler_info()["address"], *client.scheduler_info()["workers"], *client.nthreads()]
+        assert {address.partition(":")[0] for address in known} == {"tls"}
+        with pytest.raises(OSError):  # noqa: PT011 - it is closed in several ways
+            Client(cluster.scheduler_address.replace("tls", protocol), timeout=5, security=stranger)
+
+
 def test_a_scheduler_that_is_not_there_is_told_in_a_sentence(emulated: Target, ready: list[fleet.Device]) -> None:
     with pytest.raises(Stop, match=r"No Dask scheduler answers at .*:9: start one with `dask scheduler`"):
         fleet.launch_on_workers(emulated, program(), ready, scheduler="tcp://127.0.0.1:9")

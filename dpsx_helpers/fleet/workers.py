@@ -194,12 +194,15 @@ def _client(address: str | None, at_once: int) -> Iterator[tuple[Any, Any]]:
                 raise Stop(f"The scheduler at {address} has no workers: start some with `dask worker {address}`.")
             yield client, None
             return
-        # Its dashboard on any free port: the usual one may be taken, which Dask would tell in a warning.
+        # Its dashboard on any free port: the usual one may be taken, which Dask would tell in a warning. Its own
+        # connections with certificates made for this launch: who may connect runs code as this user, and loopback is
+        # everybody's on a shared machine (https://distributed.dask.org/en/stable/tls.html).
         cluster = stack.enter_context(
             distributed.LocalCluster(
                 n_workers=_WORKERS,
                 threads_per_worker=max(1, min(_MOST_THREADS, -(-at_once // _WORKERS))),
                 processes=True,
+                security=True,
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
             )
