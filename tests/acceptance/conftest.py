@@ -8,6 +8,7 @@ import ipaddress
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +71,24 @@ def pytest_report_header() -> str:
     return f"acceptance on Azure: not run, for want of {', '.join(lacking)}" if lacking else f"acceptance on {_where()}"
 
 
-def _where() -> str:
-    """Azure, or what stands in for it: that verifies nothing."""
-    host = os.environ.get("DPSX_PROVISIONING_HOST") or GLOBAL_ENDPOINT
+def _host() -> str:
+    return os.environ.get("DPSX_PROVISIONING_HOST") or GLOBAL_ENDPOINT
+
+
+def _stands_in() -> bool:
+    """Whether an emulator stands in for Azure: that verifies nothing."""
     with suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:
-            return f"a stand-in at {host}"
-    return f"Azure ({host})"
+        return ipaddress.ip_address(_host()).is_loopback
+    return False
+
+
+def _where() -> str:
+    return f"a stand-in at {_host()}" if _stands_in() else f"Azure ({_host()})"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Test by test: what was verified where, and what is only documented."""
+    live = "passed on the stand-in" if _stands_in() else f"verified live on {datetime.now(UTC):%Y-%m-%d}"
     rows: dict[str, dict[str, str]] = {}
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(outcome, ()):
@@ -88,8 +96,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             kind, _, case = parameters.rstrip("]").partition("-")
             if "acceptance/" not in report.nodeid or not bracket or (outcome == "passed" and report.when != "call"):
                 continue
-            words = {"passed": "verified", "skipped": str(report.longrepr[2]) if outcome == "skipped" else ""}
-            said = words.get(outcome, outcome.upper()).removeprefix("Skipped: ")
+            said = outcome.upper()
+            if outcome == "passed":
+                said = "verified" if kind == "emulator" else live
+            elif outcome == "skipped":
+                said = str(report.longrepr[2]).removeprefix("Skipped: ")
             name = test.removeprefix("test_").replace("_", " ") + (f" ({case})" if case else "")
             rows.setdefault(name, {})[kind] = said
     if rows:
