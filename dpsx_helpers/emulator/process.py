@@ -66,7 +66,7 @@ def _wait_until_ready(state_dir: Path, child: subprocess.Popen[bytes]) -> Runnin
         facts = running.read(state_dir)
         if facts is not None and facts.pid != child.pid and child.poll() is not None:
             return facts  # somebody else started one at the same moment
-        if facts is not None and facts.pid == child.pid and _listens(facts):
+        if facts is not None and facts.pid == child.pid and _listens(facts) and _answers(state_dir, facts):
             _children[child.pid] = child
             return facts
         if child.poll() is not None:
@@ -84,6 +84,17 @@ def _listens(facts: Running) -> bool:
         for port in (facts.mqtt_port, facts.https_port):
             socket.create_connection((facts.host, port), timeout=1).close()
     except OSError:
+        return False
+    return True
+
+
+def _answers(state_dir: Path, facts: Running) -> bool:
+    """Whether it is ours that listens there: a process that has just lost the race for an address moves to another."""
+    from dpsx_helpers.emulator import control  # which knows this module
+
+    try:
+        control.request(state_dir, facts, "emulator/ping", {})
+    except EmulatorError:
         return False
     return True
 

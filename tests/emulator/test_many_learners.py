@@ -22,7 +22,7 @@ from rest import ask, key_of, token
 from users import User
 
 from benchmarks.many_learners import MESSAGES, REGISTRATION_ID, Learner, at_once, learners, stop
-from dpsx_helpers.emulator import Emulator, EmulatorError, running
+from dpsx_helpers.emulator import Emulator, EmulatorError, process, running
 from dpsx_helpers.errors import LearnerError
 
 Start = Callable[..., RunningEmulator]
@@ -60,6 +60,7 @@ def test_thirty_learners_begin_at_the_same_moment(tmp_path: Path) -> None:
     assert not any(psutil.pid_exists(one.pid) for one in seen)
 
 
+@OF_LINUX
 def test_the_benchmark_prints_its_table() -> None:
     command = [sys.executable, "benchmarks/many_learners.py", "--learners", "2"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
@@ -113,7 +114,7 @@ def test_who_is_overtaken_in_the_last_moment_takes_the_next_address(tmp_path: Pa
     lingering(host, 8883)
     state = tmp_path / "state"
     command = [sys.executable, "-c", RIVAL, "run", "--state-dir", str(state), "--host", host]
-    process = subprocess.Popen(
+    racer = subprocess.Popen(
         [*command, *(["--next-free-host"] if moves else [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
@@ -123,15 +124,16 @@ def test_who_is_overtaken_in_the_last_moment_takes_the_next_address(tmp_path: Pa
             assert emulator.overview.host == host.removesuffix("1") + "2"
             assert emulator.faults() == [], "it answers there, with a certificate for that address"
             emulator.stop()
-        text, errors = process.communicate(timeout=30)
+        text, errors = racer.communicate(timeout=30)
     finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == (0 if moves else 1)
+        racer.kill()
+        racer.wait()
+    assert racer.returncode == (0 if moves else 1)
     assert ("ID scope" in text) is moves
     assert f"A port on {host} was taken just now (Address already in use): try again." in errors
 
 
+@OF_LINUX
 def test_nobody_can_bind_what_an_emulator_listens_on(start: Start) -> None:
     emulator = start("--ws-port", "0")
     seen = emulator.emulator.overview
@@ -189,6 +191,8 @@ def test_a_neighbour_who_takes_the_address_of_one_that_stopped_deceives_nobody(s
     facts.write(mine.state_dir)
     with running.lock_of(mine.state_dir), pytest.raises(EmulatorError, match="CERTIFICATE_VERIFY_FAILED"):
         mine.emulator.faults()  # with the token of its owner
+    assert process._listens(facts), "the ports are those of before"
+    assert not process._answers(mine.state_dir, facts), "a start would not take the thief for its own"
     log = thief.log()
     assert "deceived" not in log.partition("PUT /enrollments/deceived")[2], "not even the name of the device was said"
     assert facts.token not in log
@@ -209,9 +213,9 @@ def street() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="dpsx-street-"))
     folder.chmod(0o755)
     yield folder
-    here = [process for process in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(process.info["cmdline"])]
-    for process in here:
-        process.terminate()
+    here = [one for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or ())]
+    for emulator in here:
+        emulator.terminate()
     psutil.wait_procs(here, timeout=20)
     shutil.rmtree(folder)
 
@@ -275,6 +279,7 @@ def test_what_the_group_may_change_is_taken_back_from_it(tmp_path: Path) -> None
     assert (state / "start.log").stat().st_mode & 0o777 == 0o600
 
 
+@OF_LINUX
 def test_a_home_that_two_machines_share_is_one_line(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
