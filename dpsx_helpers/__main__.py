@@ -1,10 +1,11 @@
-"""`dpsx lab | run | check | doctor`: the learner's command line."""
+"""`dpsx lab | run | check | collect | doctor`: the command line of learners and their teachers."""
 
 import argparse
 import os
 import sys
 import warnings
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from dpsx_helpers import __version__
@@ -16,6 +17,7 @@ Learn how a simulated X.509 device is provisioned to Azure IoT Hub, in notebooks
   dpsx lab      opens the tutorial in JupyterLab
   dpsx run      runs it without hands, and leaves one page to read
   dpsx check    says what of it is done, for you or for your teacher
+  dpsx collect  makes one table of a class's reports
   dpsx doctor   says whether this machine is fit for it
 """
 INTERRUPTED = 130  # as shells count Ctrl-C
@@ -83,6 +85,8 @@ def _command(given: list[str]) -> int:
         warnings.simplefilter("ignore")  # of libraries, to which a learner can do nothing
         if options.command == "run":
             return _run(options.all)
+        if options.command == "collect":
+            return _collect(options.folder, options.csv)
         return _check(options.json) if options.command == "check" else _doctor()
 
 
@@ -98,6 +102,15 @@ def _check(as_json: bool) -> int:
     found = _module("report").make()
     print(found.as_json() if as_json else found.as_text())
     return 0
+
+
+def _collect(folder: Path, as_csv: bool) -> int:
+    """1 when a file is no report or counts no more, which is said after the table."""
+    found = _module("collect").read(folder)
+    print(found.as_csv() if as_csv else found.as_text(), end="" if as_csv else "\n")
+    for problem in found.problems:
+        print(problem, file=sys.stderr)
+    return 1 if found.problems else 0
 
 
 def _doctor() -> int:
@@ -134,11 +147,17 @@ def _parser() -> argparse.ArgumentParser:
         "exercises are done. Nothing is started. ✔ done: it can be seen now, or (passed: the time is given) it was; "
         "? only you can see it, on Azure; – it cannot be looked at while the emulator is not running; ☐ open. "
         "DPSX_LEARNER is a name to put into the report.",
+        "collect": "Make one table of the reports (*.json) in a folder and those below it: what each learner's "
+        "`dpsx check --json` printed, a file each.",
         "doctor": "Check Python, packages, folders, ports, the emulator, and those DPSX_ variables that are set.",
     }
     parts = {name: commands.add_parser(name, description=text, allow_abbrev=False) for name, text in texts.items()}
     parts["run"].add_argument("--all", action="store_true", help="go on after the quickstart, with notebooks 06 to 10")
     parts["check"].add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    parts["collect"].add_argument("folder", metavar="FOLDER", type=Path, help="where the reports are")
+    parts["collect"].add_argument(
+        "--csv", action="store_true", help="print CSV for a spreadsheet, a column for each step"
+    )
     return parser
 
 
