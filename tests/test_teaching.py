@@ -349,6 +349,7 @@ def test_the_requests_come_from_the_measurements() -> None:
     minutes = sum(head_minutes(number) for number in range(6))
     assert cpu / (60 * minutes) <= pod["cpu"]["guarantee"] <= 1 <= pod["cpu"]["limit"]
     text = page("kubernetes.md")
+    assert f"The quickstart takes {cpu:.0f} CPU seconds" in text
     assert f"`{pod['memory']['guarantee']}`" in text
     assert f"`{pod['memory']['limit']}`" in text
 
