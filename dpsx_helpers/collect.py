@@ -15,21 +15,21 @@ from typing import Any
 
 from dpsx_helpers.display import table
 from dpsx_helpers.errors import LearnerError
+from dpsx_helpers.report import MARKS
 
 LARGEST = 1_000_000  # bytes; a report has some thousand
 _LONGEST_NAME = 60  # characters
 _STEP = re.compile(r"\d\d(\.\d+)?")
-_MARKS = {"done": "✔", "passed": "✔", "look": "?", "open": "☐"}
-_UNSEEN = "–"
+_UNSEEN = MARKS["unseen"]
 _LEGEND = (
-    f"{_MARKS['done']} done or passed · {_MARKS['look']} only the learner can see it (on Azure) · "
-    f"{_MARKS['open']} open · {_UNSEEN} not seen. After it: exercises done, of how many."
+    f"{MARKS['done']} done or passed · {MARKS['look']} only the learner can see it (on Azure) · "
+    f"{MARKS['open']} open · {_UNSEEN} not seen. After it: exercises done, of how many."
 )
 
 
 @dataclass(frozen=True)
 class HandIn:
-    """One learner's report. `made` is "YYYY-MM-DD HH:MM" in UTC, `states` the state of each step by its name."""
+    """One learner's report. `made` is ISO 8601 in UTC, `states` the state of each step by its name."""
 
     learner: str
     made: str
@@ -43,7 +43,7 @@ class HandIn:
         """The check of a notebook and, where it has exercises, how many of them are done."""
         exercises = [step for step in self.states if step.startswith(f"{notebook}.")]
         count = f" {sum(map(self.done, exercises))}/{len(exercises)}" if exercises else ""
-        return _MARKS.get(self.states.get(notebook, ""), _UNSEEN) + count
+        return MARKS.get(self.states.get(notebook, ""), _UNSEEN) + count
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Class:
         """A line for each learner and a column for each notebook; the last line counts who has it."""
         notebooks = [step for step in self.steps if "." not in step]
         rows = [
-            [report.learner, *map(report.mark, notebooks), self._count(report), report.made] for report in self.reports
+            [report.learner, *map(report.mark, notebooks), self._count(report), _minute(report.made)]
+            for report in self.reports
         ]
         have = [str(sum(report.done(notebook) for report in self.reports)) for notebook in notebooks]
         caption = f"Reports: {len(self.reports)}"
@@ -108,7 +109,7 @@ def read(folder: Path) -> Class:
         handed_in[key] += 1
         newest[key] = max(newest.get(key, report), report, key=lambda one: one.made)
     problems += [
-        f"{newest[key].learner} has {count} reports: the one of {newest[key].made} counts."
+        f"{newest[key].learner} has {count} reports: the one of {_minute(newest[key].made)} UTC counts."
         for key, count in handed_in.items()
         if count > 1
     ]
@@ -140,6 +141,10 @@ def _state(step: Any) -> tuple[str, str]:
     if not _STEP.fullmatch(name) or not isinstance(state, str):
         raise ValueError(name)
     return name, _plain(state)
+
+
+def _minute(stamp: str) -> str:
+    return stamp[:16].replace("T", " ")
 
 
 def _plain(text: str) -> str:

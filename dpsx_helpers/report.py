@@ -31,7 +31,7 @@ _ASLEEP = (
     "The emulator is not running, so what is in it cannot be looked at: run the first cell of a notebook, then start "
     f"{_COMMAND} again."
 )
-_MARKS: dict[State, str] = {"done": "✔", "passed": "✔", "look": "?", "unseen": "–", "open": "☐"}
+MARKS: dict[str, str] = {"done": "✔", "passed": "✔", "look": "?", "unseen": "–", "open": "☐"}
 
 _LONGEST_NAME = 100
 
@@ -172,7 +172,7 @@ def _of_notebook(steps: Sequence[Step]) -> Iterator[str]:
 def _lines(step: Step, more: str = "") -> Iterator[str]:
     indent = "  " if "." in step.step else ""
     when = f" (passed {_minute(step.passed)} UTC)" if step.passed and step.state == "passed" else ""
-    yield f"{indent}{_MARKS[step.state]} {step.step} {step.title}{more}{when}"
+    yield f"{indent}{MARKS[step.state]} {step.step} {step.title}{more}{when}"
     if step.found and step.state in ("open", "look"):
         yield f"{indent}     {step.found}"
 

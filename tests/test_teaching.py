@@ -219,7 +219,7 @@ def test_the_table_in_the_page_is_what_collect_prints(tmp_path: Path) -> None:
         steps += [f"{number:02}", *(f"{number:02}.{place + 1}" for place in range(len(of_notebook(number))))]
     for name, (passed, at) in done.items():
         states = [{"step": step, "state": "passed" if step in passed else "open"} for step in steps]
-        document = {"made": f"2026-11-27 {at}", "target": "emulator", "steps": states}
+        document = {"made": f"2026-11-27T{at}:00+00:00", "target": "emulator", "steps": states}
         (tmp_path / f"{name}.json").write_text(json.dumps(document))
     (shown,) = blocks(page("results.md"), "text")
     assert shown.rstrip("\n") == collect.read(tmp_path).as_text()
