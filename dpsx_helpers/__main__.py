@@ -87,7 +87,7 @@ def _command(given: list[str]) -> int:
             return _run(options.all)
         if options.command == "collect":
             return _collect(options.folder, options.csv)
-        return _check(options.json) if options.command == "check" else _doctor()
+        return _check(options.json) if options.command == "check" else _doctor(options.target)
 
 
 def _run(everything: bool) -> int:
@@ -113,16 +113,21 @@ def _collect(folder: Path, as_csv: bool) -> int:
     return 1 if found.problems else 0
 
 
-def _doctor() -> int:
+def _doctor(target: str | None) -> int:
     doctor, machine = _module("doctor"), _module("machine")
+    if target is not None:
+        os.environ["DPSX_TARGET"] = target
     found = doctor.findings()
     for finding in found:
+        print(doctor.line(finding), flush=True)
+    way, transport = doctor.on_the_way()
+    for finding in way:
         print(doctor.line(finding))
-    if machine.fit(found):
-        print("This machine is fit for the tutorial.")
-        return 0
-    print("Mend what is marked with ✘, and start `dpsx doctor` again.")
-    return 1
+    fit = machine.fit([*found, *way])
+    mend = "Mend what is marked with ✘, and start `dpsx doctor` again."
+    print("This machine is fit for the tutorial." if fit else mend)
+    print(f"Transport: {transport}")
+    return 0 if fit else 1
 
 
 def _module(name: str) -> Any:
@@ -149,10 +154,14 @@ def _parser() -> argparse.ArgumentParser:
         "DPSX_LEARNER is a name to put into the report.",
         "collect": "Make one table of the reports (*.json) in a folder and those below it: what each learner's "
         "`dpsx check --json` printed, a file each.",
-        "doctor": "Check Python, packages, folders, ports, the emulator, and those DPSX_ variables that are set.",
+        "doctor": "Check Python, packages, folders, ports, the emulator, those DPSX_ variables that are set, and the "
+        "way to the target's endpoint. The last line says which transport to use.",
     }
     parts = {name: commands.add_parser(name, description=text, allow_abbrev=False) for name, text in texts.items()}
     parts["run"].add_argument("--all", action="store_true", help="go on after the quickstart, with notebooks 06 to 10")
+    parts["doctor"].add_argument(
+        "--target", choices=("emulator", "azure"), help="whose endpoint (when left out: the one that you work with)"
+    )
     parts["check"].add_argument("--json", action="store_true", help="print one JSON document instead of text")
     parts["collect"].add_argument("folder", metavar="FOLDER", type=Path, help="where the reports are")
     parts["collect"].add_argument(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dpsx_helpers import certificates, lab, machine, targets, tutorial
+from dpsx_helpers import certificates, lab, machine, network, proxies, targets, tutorial
 from dpsx_helpers.emulator import Emulator, EmulatorError
 from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.machine import Finding
@@ -41,6 +41,17 @@ def findings() -> list[Finding]:
     return [*machine.findings(), _emulator(), *inputs()]
 
 
+def on_the_way() -> tuple[list[Finding], str]:
+    """What lies between this machine and the target's endpoint, and the sentence that says which transport to use."""
+    try:
+        target = targets.attached()
+        if target is None:
+            return [], "mqtt, on port 8883 (the notebooks start the emulator when they need it)."
+        return (network.emulator if target.is_emulator else network.azure)(target.host)
+    except LearnerError:  # what cannot be used is among the inputs already
+        return [], "not known before what is marked with ✘ is mended."
+
+
 def line(finding: Finding) -> str:
     """One finding as one line of text; what is only handy and missing is not marked as a fault."""
     mark = "✔" if finding.ok else "✘" if finding.required else "-"
@@ -67,6 +78,7 @@ def inputs() -> list[Finding]:
     """A finding for each input of the environment that can be judged before anything runs."""
     checks: list[tuple[tuple[str, ...], Callable[[], str]]] = [
         (("DPSX_TRANSPORT",), tutorial.transport),
+        (("DPSX_PROXY",), _proxy),
         (("DPSX_REGISTRATION_ID",), tutorial.registration_id),
         (("DPSX_ID_SCOPE",), _id_scope),
         (("DPSX_PROVISIONING_HOST",), _host),
@@ -100,7 +112,12 @@ def _host() -> str:
             f"{fault[0].upper()}{fault[1:]}: the emulator is not running there, so start it with "
             f"`python -m dpsx_helpers.emulator run --host {host}`, or unset DPSX_PROVISIONING_HOST."
         )
-    return host
+    return targets.host_hint(host) or host
+
+
+def _proxy() -> str:
+    proxy = proxies.parse(os.environ["DPSX_PROXY"], "in DPSX_PROXY")
+    return str(proxy) if tutorial.target() == "azure" else f"{proxy}, of no use on the emulator"
 
 
 def _pass_phrase() -> str:

@@ -262,6 +262,17 @@ def check_host(text: str, where: str = "entered") -> str:
     )
 
 
+def host_hint(host: str) -> str | None:
+    """A hint when the endpoint is that of one provisioning service: devices use it with private endpoints only.
+
+    https://learn.microsoft.com/azure/iot-dps/virtual-network-support#use-private-endpoints-with-devices
+    """
+    if not re.fullmatch(r"(?!global[.-])[a-z0-9-]+\.azure-devices-provisioning\.\w+", host.lower()):
+        return None
+    everybody = host.lower().replace(host.lower().partition(".")[0], "global", 1)
+    return f"this is a service endpoint, which devices use only with a private endpoint; else take {everybody}"
+
+
 def _bare_host(text: str) -> str:
     squeezed = re.sub(r"\s+", "", text)
     try:

@@ -40,6 +40,7 @@ INPUTS = {
     "certificate_file": "DPSX_CERT_FILE",
     "key_file": "DPSX_KEY_FILE",
     "transport": "DPSX_TRANSPORT",
+    "proxy": "DPSX_PROXY",
 }
 FACTS = ("host", "id_scope", "registration_id", "certificate_file", "key_file", "enrollment", "device", "hub")
 # The first six are the quickstart's. The SDK's sample has read X509_PASS_PHRASE since 2020 while its README

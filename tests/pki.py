@@ -6,6 +6,7 @@ EC keys, for speed.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -104,12 +105,18 @@ def issue(
     *,
     chain: Iterable[Device] | None = None,
     ca: bool = False,
+    address: str | None = None,
     valid_from: timedelta = _AN_HOUR_AGO,
     valid_for: timedelta = _A_MONTH,
 ) -> Device:
-    """A device's certificate; its file has those of `chain` behind it, by default all issuers up to the root."""
-    key, basic = _new_key(), _basic_constraints(ca, None)
-    certificate = _sign(_named(common_name), issuer.subject, key, issuer.key, [basic], valid_from, valid_for)
+    """A device's certificate; its file has those of `chain` behind it, by default all issuers up to the root.
+
+    `address`: that of a server, for which it is good then.
+    """
+    key, extensions = _new_key(), [_basic_constraints(ca, None)]
+    if address is not None:
+        extensions.append((x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), False))
+    certificate = _sign(_named(common_name), issuer.subject, key, issuer.key, extensions, valid_from, valid_for)
     behind = issuer.chain if chain is None else chain
     return Device(common_name, *_saved(directory, certificate, key, behind))
 

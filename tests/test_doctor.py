@@ -3,13 +3,18 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 from devices import NAME, PASS_PHRASE
+from pki import issue, make_ca
+from processes import RunningEmulator
 from test_run import MISTAKES, good_pair, own
+from wires import TlsServer
 
-from dpsx_helpers import doctor, lab, machine, tutorial
+from dpsx_helpers import doctor, lab, machine, network, tutorial
 from dpsx_helpers.__main__ import main
 from dpsx_helpers.certificates import Pair
 from dpsx_helpers.machine import Finding
@@ -28,7 +33,9 @@ def said(work: Path, capfd: pytest.CaptureFixture[str]) -> Doctor:
         assert main(["doctor"]) == status
         seen = capfd.readouterr()
         assert seen.err == ""
-        *found, last = seen.out.splitlines()
+        *found, last, transport = seen.out.splitlines()
+        assert transport.startswith("Transport: ")
+        assert transport.endswith(".")
         assert all(line[:2] in ("✔ ", "✘ ", "- ") for line in found), seen.out
         assert any(line.startswith("✘") for line in found) == (status == 1)
         assert last == (
@@ -57,6 +64,88 @@ def test_a_fit_machine_is_told_line_by_line(said: Doctor, work: Path) -> None:
     assert all(starting(lines, f"{name}") for name in names if name != "azure-iot-device")
     assert not [line for line in lines if "DPSX_" in line and "work folder" not in line]
     assert list(work.iterdir()) == [], "looking leaves nothing behind"
+
+
+def transport(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    main(["doctor", *arguments])
+    return capfd.readouterr().out.splitlines()[-1]
+
+
+def test_the_last_line_is_the_transport_for_the_emulator(
+    work: Path, emulated: Target, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert transport(capfd) == "Transport: mqtt, on port 8883."
+    monkeypatch.setenv("DPSX_TARGET", "azure")
+    assert transport(capfd, "--target", "emulator") == "Transport: mqtt, on port 8883."
+    assert os.environ["DPSX_TARGET"] == "azure", "for this one time only"
+
+
+def test_where_no_emulator_runs_the_transport_is_known_all_the_same(
+    work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert transport(capfd) == "Transport: mqtt, on port 8883 (the notebooks start the emulator when they need it)."
+
+
+def test_the_port_that_an_emulator_does_not_serve_is_only_needed_by_who_asks_for_it(
+    said: Doctor, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = RunningEmulator(tmp_path / "emulator", None, "--ws-port", "none", "--https-port", "0")
+    try:
+        (work / "emulator").symlink_to(tmp_path / "emulator")
+        assert starting(said(0), "port 443") == "✔ port 443, MQTT over WebSockets: not served, and not needed"
+        monkeypatch.setenv("DPSX_TRANSPORT", "websockets")
+        assert starting(said(1), "port 443") == (
+            "✘ port 443, MQTT over WebSockets: not served. unset DPSX_TRANSPORT, as port 8883 is there"
+        )
+    finally:
+        running.close()
+
+
+def test_the_way_to_azure_is_looked_at_and_the_transport_named(
+    said: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = make_ca(tmp_path, "Everybody's Root")
+    monkeypatch.setenv("SSL_CERT_FILE", str(root.certificate_file))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("DPSX_TARGET", "azure")
+    monkeypatch.setenv("DPSX_PROVISIONING_HOST", "127.0.0.1")
+    certificate = issue(tmp_path, "an endpoint", root, address="127.0.0.1")
+    with TlsServer("127.0.0.1", certificate, datetime.now(UTC)) as web:
+        ports = {"mqtt": 9, "websockets": web.port, "public": str(root.certificate_file)}
+        monkeypatch.setattr(network, "look", partial(network.look, **ports))
+        lines = said(0)
+        assert starting(lines, "port 8883, ").startswith("- port 8883, MQTT over TLS: refused. ask who runs")
+        assert starting(lines, "certificate on port 443") == (
+            "✔ certificate on port 443: good, issued by Everybody's Root"
+        )
+        assert starting(lines, "clock against").endswith(" s apart")
+        assert starting(lines, "proxies") == "✔ proxies: none set up for this host"
+        assert transport(capfd, "--target", "azure") == (
+            "Transport: websockets, on port 443, as 8883 is of no use here: set DPSX_TRANSPORT=websockets."
+        )
+    assert transport(capfd).startswith("Transport: none: ")
+
+
+def test_the_way_is_not_looked_at_before_the_inputs_are_good(
+    said: Doctor, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    monkeypatch.setenv("DPSX_TARGET", "azure")
+    monkeypatch.setenv("DPSX_PROXY", "me:s3cret@proxy")
+    fault = starting(said(1), "DPSX_PROXY")
+    assert fault.startswith("✘ DPSX_PROXY: cannot be used. The proxy (in DPSX_PROXY) is not of the form")
+    assert "s3cret" not in fault
+    monkeypatch.setenv("DPSX_PROXY", "http://me:s3cret@proxy.example")
+    monkeypatch.setenv("DPSX_PROVISIONING_HOST", "https://global.example.net")
+    assert starting(said(1), "DPSX_PROXY") == "✔ DPSX_PROXY: http://proxy.example:8080"
+    assert transport(capfd) == "Transport: not known before what is marked with ✘ is mended."
+
+
+def test_an_unknown_target_is_argparses_own(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--target", "mars"])
+    assert ended.value.code == 2
+    assert "choose from" in capfd.readouterr().err
 
 
 def test_in_a_process_of_its_own_it_says_the_same(tmp_path: Path) -> None:
@@ -135,15 +224,6 @@ def test_the_host_of_a_running_emulator_is_good(
 ) -> None:
     monkeypatch.setenv("DPSX_PROVISIONING_HOST", emulated.host)
     assert starting(said(0), "DPSX_PROVISIONING_HOST") == f"✔ DPSX_PROVISIONING_HOST: {emulated.host}"
-
-
-def test_on_azure_nobody_is_asked_whether_the_host_answers(said: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DPSX_TARGET", "azure")
-    monkeypatch.setenv("DPSX_PROVISIONING_HOST", "global.azure-devices-provisioning.net")
-    monkeypatch.setattr(socket, "create_connection", None)
-    lines = said(0)
-    assert starting(lines, "target") == "✔ target: azure"
-    assert "global.azure" in starting(lines, "DPSX_PROVISIONING_HOST")
 
 
 # --- the machine ----------------------------------------------------------------------------------
