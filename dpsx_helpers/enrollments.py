@@ -252,14 +252,18 @@ def _reprovisioning(policy: Any) -> Reprovisioning:
 
 @contextmanager
 def service(target: Target) -> Iterator[DeviceProvisioningClient]:
-    """Microsoft's client for the service side of DPS. NotReadable without a connection string; a failure is a Stop."""
-    if target.dps_connection_string is None:
-        raise NotReadable(
-            "Without DPS_CONNECTION_STRING this tutorial does not read or change enrollments on Azure: open your "
-            "provisioning service in the portal, then Manage "
-            "enrollments, then Individual Enrollments (or run `az iot dps enrollment list --dps-name <name> "
-            "--resource-group <group>`)."
-        )
+    """Microsoft's client for the service side of DPS; each of its failures is a Stop. NotReadable without access."""
+    with diagnosis.explain_service("provisioning service"):
+        opened = client(target)
+        with opened:
+            yield opened
+
+
+def client(target: Target) -> DeviceProvisioningClient:
+    """Microsoft's client for the service side of DPS: by the connection string, else as whoever is signed in.
+
+    NotReadable without access.
+    """
     # No proxy, no retries: the emulator is on this machine and answers at once or not at all.
     near: dict[str, Any] = {
         "connection_verify": str(target.bundle_file),
@@ -268,8 +272,14 @@ def service(target: Target) -> Iterator[DeviceProvisioningClient]:
         "read_timeout": 10,
         "retry_total": 0,
     }
-    client = DeviceProvisioningClient.from_connection_string(
-        target.dps_connection_string, **near if target.is_emulator else {}
+    if target.dps_connection_string is not None:
+        options = near if target.is_emulator else {}
+        return DeviceProvisioningClient.from_connection_string(target.dps_connection_string, **options)
+    if target.credential is not None and target.service_endpoint is not None:
+        return DeviceProvisioningClient(target.service_endpoint, target.credential)
+    raise NotReadable(
+        "Without DPS_CONNECTION_STRING this tutorial does not read or change enrollments on Azure: open your "
+        "provisioning service in the portal, then Manage "
+        "enrollments, then Individual Enrollments (or run `az iot dps enrollment list --dps-name <name> "
+        "--resource-group <group>`)."
     )
-    with diagnosis.explain_service("provisioning service"), client:
-        yield client

@@ -13,6 +13,7 @@ from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import NotReadable, Stop
 
 _API_VERSION = "2021-04-12"
+_AUDIENCE = "https://iothubs.azure.net/.default"
 _SLOTS = ("primary", "secondary")
 
 
@@ -91,27 +92,37 @@ def request(
 ) -> requests.Response:
     """The hub's answer to one request of the service side, whatever its status, within so many seconds.
 
-    Stop when the hub does not answer, NotReadable without its connection string.
+    Stop when the hub does not answer, NotReadable without access to it.
     """
-    if target.iothub_connection_string is None:
-        raise NotReadable(
-            "Without IOTHUB_CONNECTION_STRING this tutorial does not read or change the devices of your hub on Azure: "
-            "open your IoT hub in the portal, then Devices "
-            "(or run `az iot hub device-identity list --hub-name <your hub>`)."
-        )
-    parts = dict(part.split("=", 1) for part in target.iothub_connection_string.split(";"))
-    token = sign(parts["HostName"], parts["SharedAccessKeyName"], parts["SharedAccessKey"], int(time.time()) + 300)
     with diagnosis.explain_service("hub"), requests.Session() as session:
+        host, authorization = _access(target)
         session.trust_env = not target.is_emulator  # a proxy set up for the internet does not lead to this machine
         return session.request(
             method,
-            f"https://{parts['HostName']}{path}",
+            f"https://{host}{path}",
             params={"api-version": _API_VERSION},
-            headers={"Authorization": token, **(headers or {})},
+            headers={"Authorization": authorization, **(headers or {})},
             json=json,
             verify=str(target.bundle_file) if target.is_emulator else True,
             timeout=(3, within),
         )
+
+
+def _access(target: Target) -> tuple[str, str]:
+    """The hub's host, and what to send as `Authorization`: a signature by the connection string's key, else a token of
+    whoever is signed in (https://learn.microsoft.com/azure/iot-hub/authenticate-authorize-azure-ad).
+    """
+    if target.iothub_connection_string is not None:
+        parts = dict(part.split("=", 1) for part in target.iothub_connection_string.split(";"))
+        host, in_five_minutes = parts["HostName"], int(time.time()) + 300
+        return host, sign(host, parts["SharedAccessKeyName"], parts["SharedAccessKey"], in_five_minutes)
+    if target.credential is not None and target.hubs:
+        return target.hubs[0], f"Bearer {target.credential.get_token(_AUDIENCE).token}"
+    raise NotReadable(
+        "Without IOTHUB_CONNECTION_STRING this tutorial does not read or change the devices of your hub on Azure: "
+        "open your IoT hub in the portal, then Devices "
+        "(or run `az iot hub device-identity list --hub-name <your hub>`)."
+    )
 
 
 def _request(target: Target, method: str, path: str, headers: dict[str, str] | None = None, json: Any = None) -> Any:
@@ -119,6 +130,11 @@ def _request(target: Target, method: str, path: str, headers: dict[str, str] | N
     answer = request(target, method, path, headers=headers, json=json)
     if answer.status_code == 404:
         return None
+    if answer.status_code in (401, 403) and not target.is_emulator:
+        raise Stop(
+            f"Your hub refused the request ({answer.status_code}): the connection string is not one of today's, or the "
+            "account that is signed in lacks the role IoT Hub Data Contributor; mend that and run this cell again."
+        )
     if not answer.ok:
         raise Stop(
             f"The hub answered {answer.status_code} ({answer.reason}) to {method} {path}: look at "

@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dpsx_helpers import tutorial
+from dpsx_helpers import access, proxies, tutorial
 from dpsx_helpers.display import View, note
 from dpsx_helpers.tutorial import Stop
 
 if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+    from azure.iot.device import ProxyOptions
+
     from dpsx_helpers.emulator import Emulator
 
 GLOBAL_ENDPOINT = "global.azure-devices-provisioning.net"
 #: Python (and the device SDK), Node, and `requests` and `az` look here for the certificates they trust.
 TRUST = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE")
 #: What lets the notebooks act for the operator on Azure. Each holds a key.
-CONNECTION_STRINGS = ("DPS_CONNECTION_STRING", "IOTHUB_CONNECTION_STRING")
+CONNECTION_STRINGS = tuple(tutorial.INPUTS[name] for name in access.CONNECTION_STRINGS.values())
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,13 @@ class Target:
     name: tutorial.TargetName
     host: str
     scope: str | None
+    service_endpoint: str | None = None
     hubs: tuple[str, ...] = ()
     details: tuple[tuple[str, str], ...] = ()
     bundle_file: Path | None = None
     dps_connection_string: str | None = field(default=None, repr=False)
     iothub_connection_string: str | None = field(default=None, repr=False)
+    credential: "TokenCredential | None" = field(default=None, repr=False)
     emulator: "Emulator | None" = field(default=None, repr=False)
 
     @property
@@ -46,9 +51,10 @@ class Target:
     @property
     def service(self) -> bool:
         """Whether enrollments and devices can be read and changed from here: always on the emulator, on Azure with both
-        connection strings.
+        connection strings, or with both hosts and somebody who is signed in.
         """
-        return bool(self.dps_connection_string and self.iothub_connection_string)
+        dps = self.dps_connection_string or (self.credential and self.service_endpoint)
+        return bool(dps and (self.iothub_connection_string or (self.credential and self.hubs)))
 
     @property
     def id_scope(self) -> str:
@@ -65,6 +71,7 @@ class Target:
     def overview(self) -> list[tuple[str, str]]:
         """(label, value) as the portal's Overview page of a provisioning service names them."""
         rows = [("ID Scope", self.scope or "not entered yet"), ("Global device endpoint", self.host)]
+        rows += [("Service endpoint", self.service_endpoint)] if self.service_endpoint else []
         return rows + list(self.details)
 
     def messages(self, device_id: str) -> list[dict[str, Any]]:
@@ -99,15 +106,39 @@ def current() -> Target:
 
 
 def for_operator() -> Target:
-    """The target in use, for a notebook that acts for the operator too. Stop when that needs connection strings."""
+    """The target in use, for a notebook that acts for the operator too. Stop when that needs access to the services:
+    then the form for it is shown.
+    """
     target = current()
     if not target.service:
+        from IPython.core.getipython import get_ipython
+        from IPython.display import display
+
+        if get_ipython() is not None:
+            from dpsx_helpers import forms
+
+            display(forms.service_access(target))  # type: ignore[no-untyped-call]
         raise Stop(
-            "This notebook does the operator's work too, which on Azure takes both connection strings: set "
-            f"{' and '.join(CONNECTION_STRINGS)} (portal, Shared access policies: provisioningserviceowner of your "
-            "provisioning service, iothubowner of your IoT hub) before you start Jupyter, and run this cell again."
+            "This notebook does the operator's work too, which on Azure takes both connection strings: enter them in "
+            f"the form above, or set {' and '.join(CONNECTION_STRINGS)} before you start Jupyter (portal, Shared "
+            "access policies: provisioningserviceowner of your provisioning service, iothubowner of your IoT hub), "
+            "and run this cell again."
         )
     return target
+
+
+def proxy_options() -> "ProxyOptions | None":
+    """The proxy of DPSX_PROXY as the device SDK takes it; None when there is none, and on the emulator.
+
+    Stop when DPSX_PROXY is not of a form that the SDK can use.
+    """
+    proxy = proxies.chosen()
+    if proxy is None:
+        return None
+    from azure.iot.device import ProxyOptions
+
+    login = proxy.user, proxy.password
+    return ProxyOptions(proxy.kind, proxy.host, proxy.port, *login)  # type: ignore[no-untyped-call]
 
 
 def attached() -> Target | None:
@@ -145,34 +176,20 @@ def environment(target: Target) -> dict[str, str]:
 
 
 def _azure() -> Target:
-    dps, hub = (_connection_string(name) for name in CONNECTION_STRINGS)
-    hubs = (_host_name(hub),) if hub else ()
+    dps, hub = access.connection_string("dps"), access.connection_string("hub")
+    endpoint = access.host_name(dps) if dps else access.service_host("dps")
+    hub_host = access.host_name(hub) if hub else access.service_host("hub")
+    signed_in = (endpoint and not dps) or (hub_host and not hub)
     return Target(
         "azure",
         _host(GLOBAL_ENDPOINT),
         _id_scope(None),
-        hubs,
+        endpoint,
+        (hub_host,) if hub_host else (),
         dps_connection_string=dps,
         iothub_connection_string=hub,
+        credential=access.credential() if signed_in else None,
     )
-
-
-def _connection_string(name: str) -> str | None:
-    """A connection string from the environment: HostName=…;SharedAccessKeyName=…;SharedAccessKey=…"""
-    text = os.environ.get(name, "").strip()
-    if not text:
-        return None
-    parts = dict(part.partition("=")[::2] for part in text.split(";"))
-    if not all(parts.get(part) for part in ("HostName", "SharedAccessKeyName", "SharedAccessKey")):
-        raise Stop(
-            f"The environment variable {name} is not a connection string with HostName, SharedAccessKeyName and "
-            "SharedAccessKey: copy it again from Shared access policies in the portal, and restart Jupyter with it."
-        )
-    return tutorial.Secret(text)
-
-
-def _host_name(connection_string: str) -> str:
-    return connection_string.split("HostName=", 1)[1].split(";", 1)[0]
 
 
 def _trusted(emulator: "Emulator") -> Target:
@@ -181,7 +198,6 @@ def _trusted(emulator: "Emulator") -> Target:
     seen = emulator.overview
     _reach_without_proxy(seen.host)
     details = (
-        ("Service endpoint", seen.service_endpoint),
         ("Linked IoT hubs", ", ".join(seen.hubs) or "none"),
         ("MQTT port", str(seen.mqtt_port)),
         ("CA file", str(seen.ca_file)),
@@ -190,6 +206,7 @@ def _trusted(emulator: "Emulator") -> Target:
         name="emulator",
         host=_host(seen.host),
         scope=_id_scope(seen.id_scope),
+        service_endpoint=seen.service_endpoint,
         hubs=tuple(seen.hubs),
         details=details,
         bundle_file=seen.bundle_file,
@@ -252,6 +269,11 @@ def check_host(text: str, where: str = "entered") -> str:
     """
     if not text.strip():
         raise Stop(f"The global device endpoint ({where}) is blank: enter {GLOBAL_ENDPOINT}, and run this cell again.")
+    if re.search(r"\.azure-devices\.\w+$", text.strip().lower()):
+        raise Stop(
+            f'"{text}" ({where}) is the address of an IoT hub, and a device that is not provisioned yet asks DPS: use '
+            f"{GLOBAL_ENDPOINT} and run this cell again."
+        )
     if re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", text):
         return text
     bare = _bare_host(text)

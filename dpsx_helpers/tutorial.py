@@ -41,8 +41,18 @@ INPUTS = {
     "key_file": "DPSX_KEY_FILE",
     "transport": "DPSX_TRANSPORT",
     "proxy": "DPSX_PROXY",
+    # What lets the cells do the operator's work on Azure: two connection strings (they hold keys), or whoever is signed
+    # in, at these two hosts.
+    "dps_connection_string": "DPS_CONNECTION_STRING",
+    "iothub_connection_string": "IOTHUB_CONNECTION_STRING",
+    "service_endpoint": "DPSX_SERVICE_ENDPOINT",
+    "iothub_host": "DPSX_IOTHUB_HOST",
 }
-FACTS = ("host", "id_scope", "registration_id", "certificate_file", "key_file", "enrollment", "device", "hub")
+SECRETS = ("pass_phrase", "dps_connection_string", "iothub_connection_string")
+FACTS = (
+    "host", "id_scope", "service_endpoint", "iothub_host",
+    "registration_id", "certificate_file", "key_file", "enrollment", "device", "hub",
+)  # fmt: skip
 # The first six are the quickstart's. The SDK's sample has read X509_PASS_PHRASE since 2020 while its README
 # still says PASS_PHRASE (https://github.com/MicrosoftDocs/azure-docs/issues/119463), so both are set.
 VARIABLES = (
@@ -138,14 +148,14 @@ def _tutorial_folder() -> Path:
 def enter(name: str, value: str) -> None:
     """Take what a form collected.
 
-    A pass phrase stays in this kernel's memory; the rest is also remembered for the next notebook.
+    A secret stays in this kernel's memory; the rest is also remembered for the next notebook.
     """
     if name not in INPUTS:
         raise TypeError(f"unknown input: {name}")
     if name == "target":
         _enter_target(value)
         return
-    _entered[name] = Secret(value) if name == "pass_phrase" else value
+    _entered[name] = Secret(value) if name in SECRETS else value
     # The emulator tells its own address and ID scope: remembering them would only let them go stale.
     if name in FACTS and not (name in ("host", "id_scope") and target() == "emulator"):
         remember(**{name: value})

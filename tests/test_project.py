@@ -16,7 +16,13 @@ from packaging.utils import canonicalize_name
 from take_pictures import DARK, PAGE, PICTURES
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ("requirements.txt", "requirements-dev.txt", "binder/requirements.txt", "requirements-fleet.txt")
+EXTRAS = {"fleet": {"distributed", "matplotlib"}, "azure": {"azure-identity"}}
+LOCKS = (
+    "requirements.txt",
+    "requirements-dev.txt",
+    "binder/requirements.txt",
+    *map("requirements-{}.txt".format, EXTRAS),
+)
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -50,10 +56,13 @@ def test_a_lock_is_exact_and_tells_no_address(lock: str) -> None:
 
 
 def test_the_locks_pin_the_same_versions() -> None:
-    core, development, binder, fleet = map(pins, LOCKS)
-    assert core.items() <= fleet.items() <= development.items()
-    extra = {canonicalize_name(Requirement(text).name) for text in PROJECT["optional-dependencies"]["fleet"]}
-    assert extra == {"distributed", "matplotlib"} <= fleet.keys() - core.keys()
+    core, development, binder = map(pins, LOCKS[:3])
+    assert PROJECT["optional-dependencies"].keys() == EXTRAS.keys()
+    for name, wanted in EXTRAS.items():
+        locked = pins(f"requirements-{name}.txt")
+        assert core.items() <= locked.items() <= development.items()
+        extra = {canonicalize_name(Requirement(text).name) for text in PROJECT["optional-dependencies"][name]}
+        assert extra == wanted <= locked.keys() - core.keys()
     for name, versions in binder.items():
         assert versions <= development[name], name
 

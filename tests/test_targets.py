@@ -139,7 +139,7 @@ def test_what_is_no_connection_string_is_named_by_its_variable_and_not_shown(
 ) -> None:
     tutorial.enter("target", "azure")
     monkeypatch.setenv("IOTHUB_CONNECTION_STRING", text)
-    with pytest.raises(Stop, match=r"IOTHUB_CONNECTION_STRING is not a connection string .*: copy it again") as stopped:
+    with pytest.raises(Stop, match=r"IOTHUB_CONNECTION_STRING\) is not one with .*: copy it again") as stopped:
         targets.current()
     assert text == "x" or text not in str(stopped.value)
 

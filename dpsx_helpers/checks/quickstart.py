@@ -171,8 +171,8 @@ def before_connecting() -> View:
         "the key opens and belongs to the certificate",
     ]
     lines += [f"{host} answers on port {port}", f"the ID scope {scope} is well formed"]
-    hint = targets.id_scope_hint(scope)
-    return passed(*lines) + ask(f"Hint: {hint}.") if hint else passed(*lines)
+    hints = [f"Hint: {hint}." for hint in (targets.id_scope_hint(scope), targets.host_hint(host)) if hint]
+    return passed(*lines) + ask(*hints) if hints else passed(*lines)
 
 
 def _pass_phrases_agree(values: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from azure.core.exceptions import ClientAuthenticationError
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
@@ -168,6 +169,8 @@ def _of_conversation(talk: "Conversation") -> View:
 
 def _service_sentence(service: str, error: Exception) -> str:
     status = getattr(error, "status_code", None)
+    if tutorial.target() == "azure" and (said := _of_azure(service, error, status)):
+        return said
     if status is None:
         return (
             f"The {service} does not answer ({type(error).__name__}): run the first cell of this notebook, which "
@@ -186,3 +189,24 @@ def _service_sentence(service: str, error: Exception) -> str:
         f"The {service} answered {status}: look at the last lines of views.log(target), mend what they say and run "
         "this cell again."
     )
+
+
+def _of_azure(service: str, error: Exception, status: int | None) -> str | None:
+    """What is otherwise there than on the emulator; None when nothing is."""
+    if status is None and isinstance(error, ClientAuthenticationError):
+        return (
+            f"Nobody could be signed in for the {service} ({type(error).__name__}): run `az login` in a terminal of "
+            "this machine and run this cell again."
+        )
+    if status is None:
+        return (
+            f"The {service} does not answer ({type(error).__name__}): see what `dpsx doctor --target azure` says of "
+            "the way there, and whether the host in the connection string is right, and run this cell again."
+        )
+    if status in (401, 403):
+        return (
+            f"The {service} refused the request ({status}): the connection string is not one of today's, or the "
+            "account that is signed in lacks a role, such as Device Provisioning Service Data Contributor; mend that "
+            "and run this cell again."
+        )
+    return None

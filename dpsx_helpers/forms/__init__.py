@@ -9,17 +9,18 @@ form displays as plain text names the form and none of its values.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as widgets
-
-from dpsx_helpers import certificates, targets, tutorial
+from dpsx_helpers import access, certificates, targets, tutorial
+from dpsx_helpers.display import View, note
 from dpsx_helpers.errors import LearnerError
+from dpsx_helpers.forms.access_form import AccessForm
 from dpsx_helpers.forms.certificate_choice import FileChoice
 from dpsx_helpers.forms.device_list import DeviceList
 from dpsx_helpers.forms.enrollment_form import EnrollmentForm
-from dpsx_helpers.forms.form_fields import Field, Form, radio, text, tick, typed
+from dpsx_helpers.forms.form_fields import ENTER_EMPTIES, Field, Form, radio, text, tick, typed
 from dpsx_helpers.forms.form_memory import Memory
 from dpsx_helpers.forms.uploads import DEVICE_CERTIFICATE, DEVICE_KEY
 from dpsx_helpers.targets import Target
@@ -144,14 +145,12 @@ class _SecretForm(Form):
         self._first: tutorial.Secret | None = None
         self._twice = twice
         labels = self._LABELS if twice else self._LABELS[:1]
-        self._fields = [self._secret(label, number) for number, label in enumerate(labels)]
+        self._fields = [
+            self._secret_field(label, partial(self._taken, number), ENTER_EMPTIES)
+            for number, label in enumerate(labels)
+        ]
         super().__init__("Pass phrase of the private key", *self._fields)
-        self._hint()
         self._say(self._standing())
-
-    def _hint(self) -> None:
-        for field in self._fields:
-            field.say("Press Enter (or leave the field) after typing; the field then empties itself.")
 
     def _standing(self) -> str:
         found = tutorial.known("pass_phrase")
@@ -164,24 +163,15 @@ class _SecretForm(Form):
     def _test_value_will_do(self) -> bool:
         return self._twice or not tutorial.key_file().exists() or tutorial.opens(tutorial.TEST_PASS_PHRASE)
 
-    def _secret(self, label: str, number: int) -> Field:
-        field = widgets.Password(description=label, placeholder="not shown", continuous_update=False)
-        field.observe(lambda change: self._empty(field, number), names="value")
-        return Field(field)
-
-    def _empty(self, field: widgets.Password, number: int) -> None:
-        with self.lock:
-            secret = tutorial.Secret(field.value)
-            if not secret:
-                return  # the emptying below comes back as an event of its own
-            field.value = ""
-            self._hint()
-            try:
-                said, outcome = self._take(secret, number)
-            except LearnerError as error:
-                said, outcome = f"✘ {error}", self._standing()
-            self._fields[number].say(said)
-            self._say(outcome)
+    def _taken(self, number: int, secret: tutorial.Secret) -> None:
+        for field in self._fields:
+            field.say(ENTER_EMPTIES)
+        try:
+            said, outcome = self._take(secret, number)
+        except LearnerError as error:
+            said, outcome = f"✘ {error}", self._standing()
+        self._fields[number].say(said)
+        self._say(outcome)
 
     def _take(self, secret: tutorial.Secret, number: int) -> tuple[str, str]:
         """What to say below the field and in the line of the form."""
@@ -296,8 +286,39 @@ def connection(target: Target) -> Form:
         lambda: _known("host", target.host),
         targets.GLOBAL_ENDPOINT,
         f"On Azure it is {targets.GLOBAL_ENDPOINT} for everybody.",
+        lambda value: f" (hint: {hint})." if (hint := targets.host_hint(value)) else ".",
     )
     return _TextForm("Connection", "The Overview page shows both.", "Run the cells below.", scope, host)
+
+
+def service_access(target: Target) -> Form | View:
+    """Connection strings of DPS and hub, so that the cells act on Azure; on the emulator, which needs none, a note."""
+    if target.is_emulator:
+        return note("Nothing to enter: on the emulator the cells have access to both services already.")
+    return AccessForm()
+
+
+def sign_in(target: Target) -> Form | View:
+    """The two hosts at which the cells act as whoever is signed in (`az login`), without any key."""
+    if target.is_emulator:
+        return note("Nothing to enter: nobody signs in at the emulator.")
+    hosts = {
+        "dps": ("Service endpoint", "my-dps.azure-devices-provisioning.net", "your provisioning service"),
+        "hub": ("Hostname of the IoT hub", "my-hub.azure-devices.net", "your IoT hub"),
+    }
+    fields = [
+        _Input(
+            access.HOSTS[owner],
+            label,
+            partial(access.check_service_host, owner=owner),
+            partial(_known, access.HOSTS[owner], ""),
+            example,
+            f"The Overview page of {whose} shows it.",
+        )
+        for owner, (label, example, whose) in hosts.items()
+    ]
+    then = "Sign in with `az login`, then run the cells below."
+    return _TextForm("Act as who is signed in (optional)", "No key is needed for this.", then, *fields)
 
 
 def registration_id() -> Form:

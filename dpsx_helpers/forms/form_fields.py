@@ -14,8 +14,10 @@ from IPython.display import display
 
 from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.forms.form_style import STANDBY
-from dpsx_helpers.tutorial import Stop
+from dpsx_helpers.tutorial import Secret, Stop
 
+#: What is said below a secret field that is empty.
+ENTER_EMPTIES = "Press Enter (or leave the field) after typing; the field then empties itself."
 _LONGEST = 4096  # characters: the longest path that Linux opens
 
 
@@ -89,6 +91,22 @@ class Form:
                 self._say(action())
             except LearnerError as error:
                 self._say(f"✘ {beside(error)}")
+
+    def _secret_field(self, label: str, take: Callable[[Secret], None], hint: str) -> Field:
+        """A field whose text is taken out of it, and the field emptied, in the very event that brings it: it syncs only
+        on Enter or when it is left, as what is in it then would be saved with the notebook.
+        """
+        widget = widgets.Password(description=label, placeholder="not shown", continuous_update=False)
+
+        def changed(change: Any) -> None:
+            with self.lock:
+                given = Secret(widget.value)
+                if given:  # the emptying below comes back as an event of its own
+                    widget.value = ""
+                    take(given)
+
+        widget.observe(changed, names="value")
+        return Field(widget, hint)
 
     def _on_enter(self, widget: widgets.Text, outcome: Callable[[], str]) -> None:
         """Show `outcome` in the line of the form when Enter is pressed in the field."""
