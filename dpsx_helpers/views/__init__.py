@@ -14,6 +14,7 @@ from dpsx_helpers.conversation import Conversation
 from dpsx_helpers.display import BLUE, INK, LINE, View, ask, block, digits, moment, note, table
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import NotReadable
+from dpsx_helpers.views.azure_view import azure_setup
 from dpsx_helpers.views.certificate_view import certificate
 from dpsx_helpers.views.chain_view import ca_certificates, chain
 from dpsx_helpers.views.environment_view import environment
@@ -23,6 +24,7 @@ from dpsx_helpers.views.twin_view import twin
 
 __all__ = [
     "arriving",
+    "azure_setup",
     "ca_certificates",
     "certificate",
     "chain",
