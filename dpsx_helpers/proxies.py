@@ -77,6 +77,11 @@ def chosen() -> Proxy | None:
     return parse(*found)
 
 
+def why(error: socks.ProxyError) -> str:
+    """What a proxy answered, or why it did not (half a sentence)."""
+    return " ".join(str(error.socket_err or error.msg).split())
+
+
 def of_the_system(host: str) -> dict[str, str]:
     """(scheme, address without credentials) of the proxies that are set up for web traffic to this host.
 

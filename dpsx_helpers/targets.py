@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import socks
+
 from dpsx_helpers import access, proxies, tutorial
 from dpsx_helpers.display import View, note
 from dpsx_helpers.tutorial import Stop
@@ -304,12 +306,17 @@ def _bare_host(text: str) -> str:
     return re.sub(r"[^a-z0-9.-]", "", name) or GLOBAL_ENDPOINT
 
 
-def listens(host: str, port: int, timeout: float = 3.0) -> str | None:
-    """None when something accepts TCP connections there within `timeout` seconds, else why not (half a
-    sentence).
+def listens(host: str, port: int, timeout: float = 3.0, proxy: proxies.Proxy | None = None) -> str | None:
+    """None when something accepts TCP connections there within `timeout` seconds (reached through the `proxy`, if there
+    is one), else why not (half a sentence).
     """
     try:
-        socket.create_connection((host, port), timeout=timeout).close()
+        if proxy is not None:
+            proxy.dial(host, port, timeout).close()
+        else:
+            socket.create_connection((host, port), timeout=timeout).close()
+    except socks.ProxyError as error:
+        return f"the proxy {proxy} lets nothing through to {host} on port {port} ({proxies.why(error)})"
     except socket.gaierror:
         return f"the name {host} cannot be looked up"
     except TimeoutError:

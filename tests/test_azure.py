@@ -331,7 +331,8 @@ for _field in [w for w in list(_widgets.widget._instances.values()) if isinstanc
         if _field.description.startswith("Connection string") and _name in _field.description.lower():
             _field.set_state({"value": _text})
 """
-_CLEAN_UP = """
+#: … and chooses to clean up, with the tick that Azure takes.
+CLEAN_UP = """
 import ipywidgets as _widgets
 for _field in list(_widgets.widget._instances.values()):
     if isinstance(_field, _widgets.RadioButtons):
@@ -359,7 +360,7 @@ def test_who_is_signed_in_enrolls_looks_and_cleans_up_in_the_notebooks(tmp_path:
         own = {"TOKEN": token_of(tmp_path), "SCOPES": str(tmp_path / "scopes.txt"), "PYTHONPATH": path}
         inputs = {"DPSX_REGISTRATION_ID": NAME, "DPSX_PASS_PHRASE": "pass phrase"}
         with beyond.desk(tmp_path / "desk", **keyless(known), **own, **inputs) as learner:
-            notebooks = {number: read(number) for number in (2, 3, 4, 6)} | {5: with_hands(5, ("form", _CLEAN_UP))}
+            notebooks = {number: read(number) for number in (2, 3, 4, 6)} | {5: with_hands(5, ("form", CLEAN_UP))}
             ran = {number: learner.run(notebooks[number]) for number in (2, 3, 4, 6, 5)}
     for number, notebook in ran.items():
         assert errors(notebook) == [], number
@@ -392,7 +393,7 @@ def test_what_is_typed_lets_the_cells_act_and_only_the_tutorials_own_is_deleted_
             ran |= {3: learner.run(with_hands(3, ("access", _HANDS))), 4: learner.run(read(4))}
             asked = learner.run(with_hands(5, ("access", _HANDS)))
             still = {entry.registration_id for entry in enrollments.list_all(operator)}
-            ran[5] = learner.run(with_hands(5, ("access", _HANDS), ("form", _CLEAN_UP)))
+            ran[5] = learner.run(with_hands(5, ("access", _HANDS), ("form", CLEAN_UP)))
             left = {entry.registration_id for entry in enrollments.list_all(operator)}
             devices = {device.device_id for device in registry.list_all(operator)}
     for number, notebook in (*ran.items(), (5, asked)):

@@ -4,7 +4,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dpsx_helpers import certificates, enrollments, machine, registry, targets, tutorial
+from dpsx_helpers import certificates, enrollments, machine, proxies, registry, targets, tutorial
 from dpsx_helpers.checks.exercises import running
 from dpsx_helpers.display import View, ask, passed
 from dpsx_helpers.progress import recorded
@@ -337,7 +337,7 @@ def _emulator_gone(target: Target | None) -> str:
 
 def _reachable(target: Target) -> int:
     port = _WEBSOCKET_PORT if tutorial.transport() == "websockets" else _MQTT_PORT
-    fault = targets.listens(target.host, port)
+    fault = targets.listens(target.host, port, proxy=proxies.chosen())
     if fault is None:
         return port
     if target.is_emulator:

@@ -7,7 +7,7 @@ import stat
 import sys
 from pathlib import Path
 
-from dpsx_helpers import certificates, registry, targets, tutorial
+from dpsx_helpers import certificates, proxies, registry, targets, tutorial
 from dpsx_helpers import enrollments as enrolled
 from dpsx_helpers import machine as this_machine
 from dpsx_helpers.conversation import Conversation
@@ -119,7 +119,7 @@ def ports(target: Target) -> View:
 
 
 def _answers(host: str, port: int) -> str:
-    fault = targets.listens(host, port)
+    fault = targets.listens(host, port, proxy=proxies.chosen())
     return f"- {fault}" if fault else "✔ answers"
 
 
