@@ -4,15 +4,19 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
-from dpsx_helpers import certificates, lab, machine, network, proxies, targets, tutorial
+from dpsx_helpers import access, certificates, lab, machine, network, proxies, targets, tutorial
 from dpsx_helpers.emulator import Emulator, EmulatorError
 from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.machine import Finding
 
 _MQTT_PORT = 8883
 _ANY_TIME = ("127.0.0.1", "localhost")  # where the tutorial's own emulator starts when it is needed
+_OF_OPERATOR = [
+    (tutorial.INPUTS[names[owner]], owner) for names in (access.CONNECTION_STRINGS, access.HOSTS) for owner in names
+]
 _PATHS = ("DPSX_CERT_FILE", "DPSX_KEY_FILE")
 
 
@@ -44,10 +48,12 @@ def findings() -> list[Finding]:
 def on_the_way() -> tuple[list[Finding], str]:
     """What lies between this machine and the target's endpoint, and the sentence that says which transport to use."""
     try:
+        if tutorial.target() == "azure":
+            return network.azure(targets.endpoint())
         target = targets.attached()
         if target is None:
             return [], "mqtt, on port 8883 (the notebooks start the emulator when they need it)."
-        return (network.emulator if target.is_emulator else network.azure)(target.host)
+        return network.emulator(target.host)
     except LearnerError:  # what cannot be used is among the inputs already
         return [], "not known before what is marked with ✘ is mended."
 
@@ -82,6 +88,7 @@ def inputs() -> list[Finding]:
         (("DPSX_REGISTRATION_ID",), tutorial.registration_id),
         (("DPSX_ID_SCOPE",), _id_scope),
         (("DPSX_PROVISIONING_HOST",), _host),
+        *(((name,), partial(_for_operator, name, owner)) for name, owner in _OF_OPERATOR),
         (("DPSX_PASS_PHRASE",), _pass_phrase),
         (_PATHS, _pair),
     ]
@@ -118,6 +125,19 @@ def _host() -> str:
 def _proxy() -> str:
     proxy = proxies.parse(os.environ["DPSX_PROXY"], "in DPSX_PROXY")
     return str(proxy) if tutorial.target() == "azure" else f"{proxy}, of no use on the emulator"
+
+
+def _for_operator(name: str, owner: str) -> str:
+    """What lets the cells act on Azure, without the key that may be in it."""
+    text = os.environ[name]
+    if tutorial.target() == "emulator" or not text.strip():
+        return "not used on the emulator" if text.strip() else "blank, and so not used"
+    if name in targets.CONNECTION_STRINGS:
+        return f"for {access.host_name(access.check_connection_string(text, owner, f'in {name}'))}"
+    host = access.check_service_host(text, owner, f"in {name}")
+    if access.connection_string(owner) is None:
+        access.credential()  # says so when its package is missing; nobody signs in yet
+    return host
 
 
 def _pass_phrase() -> str:

@@ -179,14 +179,14 @@ def environment(target: Target) -> dict[str, str]:
 
 def _azure() -> Target:
     dps, hub = access.connection_string("dps"), access.connection_string("hub")
-    endpoint = access.host_name(dps) if dps else access.service_host("dps")
+    service_endpoint = access.host_name(dps) if dps else access.service_host("dps")
     hub_host = access.host_name(hub) if hub else access.service_host("hub")
-    signed_in = (endpoint and not dps) or (hub_host and not hub)
+    signed_in = (service_endpoint and not dps) or (hub_host and not hub)
     return Target(
         "azure",
-        _host(GLOBAL_ENDPOINT),
+        endpoint(),
         _id_scope(None),
-        endpoint,
+        service_endpoint,
         (hub_host,) if hub_host else (),
         dps_connection_string=dps,
         iothub_connection_string=hub,
@@ -224,6 +224,11 @@ def _reach_without_proxy(host: str) -> None:
         hosts = [one for one in os.environ.get(name, "").split(",") if one]
         if host not in hosts:
             os.environ[name] = ",".join([*hosts, host])
+
+
+def endpoint() -> str:
+    """Where a device asks on Azure: the endpoint that was entered, else the global one."""
+    return _host(GLOBAL_ENDPOINT)
 
 
 def _host(default: str) -> str:

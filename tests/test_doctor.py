@@ -14,7 +14,7 @@ from processes import RunningEmulator
 from test_run import MISTAKES, good_pair, own
 from wires import TlsServer
 
-from dpsx_helpers import doctor, lab, machine, network, tutorial
+from dpsx_helpers import access, doctor, lab, machine, network, tutorial
 from dpsx_helpers.__main__ import main
 from dpsx_helpers.certificates import Pair
 from dpsx_helpers.machine import Finding
@@ -139,6 +139,59 @@ def test_the_way_is_not_looked_at_before_the_inputs_are_good(
     monkeypatch.setenv("DPSX_PROVISIONING_HOST", "https://global.example.net")
     assert starting(said(1), "DPSX_PROXY") == "✔ DPSX_PROXY: http://proxy.example:8080"
     assert transport(capfd) == "Transport: not known before what is marked with ✘ is mended."
+
+
+_KEY = "SharedAccessKeyName=o;SharedAccessKey=czNjcmV0"
+OPERATORS = {
+    "DPS_CONNECTION_STRING": f"HostName=my-dps.azure-devices-provisioning.net;{_KEY}",
+    "IOTHUB_CONNECTION_STRING": f"HostName=my-hub.azure-devices.net;{_KEY}",
+    "DPSX_SERVICE_ENDPOINT": "my-dps.azure-devices-provisioning.net",
+    "DPSX_IOTHUB_HOST": "my-hub.azure-devices.net",
+}
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Azure, where the way to it is not looked at."""
+    monkeypatch.setenv("DPSX_TARGET", "azure")
+    monkeypatch.setattr(network, "azure", lambda host: ([], f"none of {host}."))
+
+
+def test_what_lets_the_cells_act_is_told_without_its_key(
+    said: Doctor, nowhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "credential", lambda: pytest.fail("connection strings win"))
+    for name, value in OPERATORS.items():
+        monkeypatch.setenv(name, value)
+    lines = said(0)
+    assert starting(lines, "DPS_CONNECTION_STRING") == (
+        "✔ DPS_CONNECTION_STRING: for my-dps.azure-devices-provisioning.net"
+    )
+    assert starting(lines, "DPSX_IOTHUB_HOST") == "✔ DPSX_IOTHUB_HOST: my-hub.azure-devices.net"
+    assert "czNjcmV0" not in "\n".join(lines)
+    monkeypatch.setenv("DPSX_TARGET", "emulator")
+    assert starting(said(0), "IOTHUB_CONNECTION_STRING").endswith(": not used on the emulator")
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_what_cannot_let_them_act_is_a_fault(
+    name: str, said: Doctor, nowhere: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, "SharedAccessKey=czNjcmV0")
+    fault = starting(said(1), name)
+    assert fault.startswith(f"✘ {name}: cannot be used. ")
+    assert fault.endswith("start dpsx again.")
+    assert "czNjcmV0" not in fault
+    assert transport(capfd) == "Transport: none of global.azure-devices-provisioning.net."
+
+
+def test_signing_in_without_its_package_is_a_fault(
+    said: Doctor, nowhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "azure.identity", None)
+    access.credential.cache_clear()
+    monkeypatch.setenv("DPSX_IOTHUB_HOST", "my-hub.azure-devices.net")
+    assert "requirements-azure.txt" in starting(said(1), "DPSX_IOTHUB_HOST")
 
 
 def test_an_unknown_target_is_argparses_own(capfd: pytest.CaptureFixture[str]) -> None:
