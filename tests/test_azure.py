@@ -2,8 +2,10 @@
 Azure, and takes for a token of Microsoft Entra its own, which only its owner can read. Nothing leaves this machine.
 """
 
+import importlib.util
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from azure.core.exceptions import ClientAuthenticationError
 from devices import NAME
 from executed import Kernel, errors, only_sentence, read, said, tagged
 from leaks import leaks, traces
+from processes import unable
 from test_forms import beside, fields, labelled, press_enter, type_in
 from test_forms import traces as traces_of_form
 
@@ -293,7 +296,7 @@ def test_with_one_host_alone_the_other_service_stays_the_portals(
 
 
 def test_without_the_package_the_sentence_names_its_lock(on_azure: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "azure.identity", None)
+    monkeypatch.setitem(sys.modules, "azure.identity", None)
     monkeypatch.setenv("DPSX_SERVICE_ENDPOINT", DPS)
     access.credential.cache_clear()
     with pytest.raises(Stop, match=r"takes the package azure-identity, .*pip install -r requirements-azure\.txt"):
@@ -306,6 +309,64 @@ def test_connection_strings_win_and_nobody_is_signed_in(on_azure: Path, monkeypa
     monkeypatch.setenv("DPS_CONNECTION_STRING", connection_string(DPS))
     monkeypatch.setenv("IOTHUB_CONNECTION_STRING", connection_string(HUB))
     assert targets.current().service_endpoint == DPS
+
+
+#: An `az` that is signed in, or is not: https://learn.microsoft.com/cli/azure/account#az-account-get-access-token
+_SIGNED_IN = """#!/bin/sh
+printf '%s\\n' "$*" >> "$RECORD"
+printf '{"accessToken": "%s", "expires_on": %s}' "$TOKEN" "$(($(date +%s) + 3600))"
+"""
+_SIGNED_OUT = """#!/bin/sh
+echo "ERROR: Please run 'az login' to setup account." >&2
+exit 1
+"""
+
+
+@pytest.fixture
+def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The real azure-identity, which asks no other than this `az` (on other machines than this it asks nobody)."""
+    if importlib.util.find_spec("azure.identity") is None:
+        unable("azure-identity is not installed: see requirements-dev.txt")
+    program = tmp_path / "bin" / "az"
+    program.parent.mkdir()
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential")
+    monkeypatch.setenv("RECORD", str(tmp_path / "asked.txt"))
+    access.credential.cache_clear()
+    yield program
+    access.credential.cache_clear()
+
+
+def becomes(program: Path, script: str) -> None:
+    program.write_text(script)
+    program.chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for az is a shell script")
+def test_azure_identity_itself_signs_in_by_az(
+    az: Path, stand_in: str, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    becomes(az, _SIGNED_IN)
+    monkeypatch.setenv("TOKEN", stand_in)
+    target = targets.for_operator()
+    assert targets.current().credential is target.credential, "one for the whole kernel, as it keeps its tokens"
+    enrollments.save(target, pair.certificate_file)
+    assert enrollments.delete(target, NAME)
+    assert registry.list_all(target) == []
+    asked = (tmp_path / "asked.txt").read_text()
+    assert all(
+        f"account get-access-token --output json --resource {scope.removesuffix('/.default')}" in asked
+        for scope in SCOPES
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for az is a shell script")
+def test_azure_identity_itself_says_when_nobody_is_signed_in(az: Path, stand_in: str) -> None:
+    becomes(az, _SIGNED_OUT)
+    target = targets.current()
+    for call in (enrollments.list_all, registry.list_all):
+        with pytest.raises(Stop, match=r"^Nobody could be signed in for the .* run `az login` in a terminal"):
+            call(target)
 
 
 # --- notebooks --------------------------------------------------------------------------------------------------------
