@@ -1,4 +1,4 @@
-"""`dpsx lab | run | check | collect | doctor`: the command line of learners and their teachers."""
+"""`dpsx lab | run | check | collect | doctor | links`: the command line of learners and their teachers."""
 
 import argparse
 import os
@@ -19,6 +19,7 @@ Learn how a simulated X.509 device is provisioned to Azure IoT Hub, in notebooks
   dpsx check    says what of it is done, for you or for your teacher
   dpsx collect  makes one table of a class's reports
   dpsx doctor   says whether this machine is fit for it
+  dpsx links    prints the links that open it on Binder and on a JupyterHub
 """
 INTERRUPTED = 130  # as shells count Ctrl-C
 
@@ -81,6 +82,8 @@ def _command(given: list[str]) -> int:
     if options.command is None:
         parser.print_help()
         return 0
+    if options.command == "links":
+        return _links(options.hub, options.json)
     with warnings.catch_warnings(), _module("doctor").settled():
         warnings.simplefilter("ignore")  # of libraries, to which a learner can do nothing
         if options.command == "run":
@@ -101,6 +104,16 @@ def _check(as_json: bool) -> int:
         print("Looking at what is there: this takes some seconds …", file=sys.stderr)
     found = _module("report").make()
     print(found.as_json() if as_json else found.as_text())
+    return 0
+
+
+def _links(hub: str | None, as_json: bool) -> int:
+    """Warnings go to standard error, so that standard output can be pasted from, or read by a program."""
+    links = _module("links")
+    made = links.make(_module("lab").notebooks_folder().parent, hub)
+    print(made.as_json() if as_json else made.as_text())
+    for warning in made.warnings:
+        print(warning, file=sys.stderr)
     return 0
 
 
@@ -156,17 +169,21 @@ def _parser() -> argparse.ArgumentParser:
         "`dpsx check --json` printed, a file each.",
         "doctor": "Check Python, packages, folders, ports, the emulator, those DPSX_ variables that are set, and the "
         "way to the target's endpoint. The last line says which transport to use.",
+        "links": "Print the links to this very clone, at its remote and its branch: the badge for Binder, a link for "
+        "nbgitpuller, a link for a JupyterHub. Nothing is contacted.",
     }
     parts = {name: commands.add_parser(name, description=text, allow_abbrev=False) for name, text in texts.items()}
     parts["run"].add_argument("--all", action="store_true", help="go on after the quickstart, with notebooks 06 to 10")
     parts["doctor"].add_argument(
         "--target", choices=("emulator", "azure"), help="whose endpoint (when left out: the one that you work with)"
     )
-    parts["check"].add_argument("--json", action="store_true", help="print one JSON document instead of text")
     parts["collect"].add_argument("folder", metavar="FOLDER", type=Path, help="where the reports are")
     parts["collect"].add_argument(
         "--csv", action="store_true", help="print CSV for a spreadsheet, a column for each step"
     )
+    for name in ("check", "links"):
+        parts[name].add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    parts["links"].add_argument("--hub", metavar="URL", help="the address of your JupyterHub")
     return parser
 
 

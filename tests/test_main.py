@@ -12,7 +12,7 @@ import pytest
 from dpsx_helpers import __main__, __version__, doctor
 
 pytest_plugins = ["kit"]
-COMMANDS = ("lab", "run", "doctor")
+COMMANDS = ("lab", "run", "check", "doctor", "links")
 
 
 def dpsx(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -33,7 +33,7 @@ def test_the_installed_command_says_its_version() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"dpsx {__version__}\n", "")
 
 
-def test_help_names_the_three_commands() -> None:
+def test_help_names_the_commands() -> None:
     done = dpsx("--help")
     assert done.returncode == 0
     assert done.stderr == ""
