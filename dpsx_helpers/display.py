@@ -165,7 +165,7 @@ def fold(summary: str, inside: View) -> View:
     return View(html, f"{summary}\n{inside.text}")
 
 
-# --- copying ----------------------------------------------------------------------------------------------------------
+# --- copying and downloading ------------------------------------------------------------------------------------------
 
 # JupyterLab would take Enter and Space for keys of its own.
 _KEYS = 'data-lm-suppress-shortcuts="true"'
@@ -196,6 +196,16 @@ def _copy_button(name: str, value: str) -> str:
         f'<button type="button" {_KEYS} aria-label="Copy {escape(name)}" data-value="{escape(value)}" '
         f'style="{_BUTTON}" onclick="{script}">Copy</button> <span role="status" style="color:{INK}"></span>'
     )
+
+
+def download(name: str, href: str, file: str) -> View:
+    """A link that looks like the other buttons and saves what is at `href` as `file`.
+
+    JupyterLab opens a link to a file below the notebook in a tab of its own, unless it says `download`.
+    """
+    style = f"{_BUTTON};display:inline-block;margin:0.3em 0;padding:0.2em 1em;text-decoration:none"
+    html = f'<p><a {_KEYS} href="{escape(href)}" download="{escape(file)}" style="{style}">{escape(name)}</a></p>'
+    return View(html, f"{name}: {href}")
 
 
 def digits(value: str, across: int | None = None) -> View:

@@ -26,7 +26,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from dpsx_helpers import certificates, doctor, lab, tutorial
+from dpsx_helpers import certificates, doctor, lab, takeaway, tutorial
 from dpsx_helpers.emulator import Emulator, EmulatorError
 from dpsx_helpers.errors import LearnerError
 
@@ -124,7 +124,7 @@ def _check_inputs() -> None:
 def _clear(folder: Path) -> None:
     """Delete what the last run left (and nothing else); on Azure its pair stays, as it may be enrolled there."""
     _stop_emulator(folder)
-    ours = ["executed", "emulator", "index.html", "kernels.log", "progress.json"]
+    ours = ["executed", "emulator", "index.html", "kernels.log", "progress.json", takeaway.ARCHIVE]
     if tutorial.target() == "emulator":
         ours += ["tutorial.json", certificates.CERTIFICATE_FILE, certificates.KEY_FILE]
         ours += [f"notebook-{number:02}" for number in range(QUICKSTART, len(tutorial.STEPS))]

@@ -100,6 +100,7 @@ def current() -> Target:
 
     Trust has to be set before the first client object is made: the device SDK reads it in the constructor.
     """
+    tutorial.choose_transport()
     if tutorial.target() == "azure":
         return _azure()
     from dpsx_helpers.emulator import Emulator

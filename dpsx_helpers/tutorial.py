@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from dpsx_helpers import certificates
+from dpsx_helpers import binder, certificates
 from dpsx_helpers.errors import LearnerError
 
 TargetName = Literal["emulator", "azure"]
@@ -90,6 +90,7 @@ def masked(name: str, value: str) -> str:
 
 
 _entered: dict[str, str] = {}
+_chosen_transport: str | None = None
 #: What the shell that started Jupyter had exported; 04 overwrites these in its own process only, and says so.
 exported_before = {name: masked(name, os.environ[name]) for name in VARIABLES if name in os.environ}
 
@@ -219,13 +220,30 @@ def _check_target(value: str, where: str) -> TargetName:
 
 
 def transport() -> Literal["mqtt", "websockets"]:
-    """How the device talks: MQTT on port 8883, or MQTT over WebSockets on port 443."""
-    value, where = known("transport") or ("mqtt", "")
+    """How the device talks: MQTT on port 8883, or MQTT over WebSockets on port 443.
+
+    Where nobody has said, it is 8883, except from Binder to Azure: nothing leads there but 443.
+    """
+    usual = "websockets" if binder.here() and target() == "azure" else "mqtt"
+    value, where = known("transport") or (usual, "")
     if value == "mqtt" or value == "websockets":
         return "websockets" if value == "websockets" else "mqtt"
     raise Stop(
         f'The transport "{value}" ({where}) is neither "mqtt" nor "websockets": set DPSX_TRANSPORT to one of the two.'
     )
+
+
+def choose_transport() -> None:
+    """Set DPSX_TRANSPORT, which the device's program reads, where `transport` chooses by itself, and take that back
+    when the target in use has changed since.
+    """
+    global _chosen_transport
+    name = INPUTS["transport"]
+    if os.environ.get(name) == _chosen_transport:
+        os.environ.pop(name, None)
+    _chosen_transport = None
+    if known("transport") is None and transport() == "websockets":
+        os.environ[name] = _chosen_transport = "websockets"
 
 
 def registration_id() -> str:

@@ -12,7 +12,7 @@ from azure.iot.device.common.pipeline.pipeline_exceptions import PipelineNotRunn
 from azure.iot.device.provisioning.pipeline.mqtt_pipeline import MQTTPipeline
 from devices import NAME, PASS_PHRASE, set_variables
 
-from dpsx_helpers import certificates, enrollments, targets, tutorial
+from dpsx_helpers import binder, certificates, enrollments, targets, tutorial
 from dpsx_helpers.emulator import Emulator
 from dpsx_helpers.targets import Target
 
@@ -22,11 +22,13 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty work folder, and no input from the environment or from an earlier test."""
     folder = tmp_path / "work"
     folder.mkdir()
-    for name in (*tutorial.INPUTS.values(), *tutorial.VARIABLES, *targets.TRUST, *targets.CONNECTION_STRINGS):
+    inputs = (*tutorial.INPUTS.values(), *tutorial.VARIABLES, *targets.TRUST, *targets.CONNECTION_STRINGS)
+    for name in (*inputs, *binder.SIGNS):
         monkeypatch.setenv(name, "")  # so that what a test sets is taken back too
         monkeypatch.delenv(name)
     monkeypatch.setenv("DPSX_WORK_DIR", str(folder))
     monkeypatch.setattr(tutorial, "_entered", {})
+    monkeypatch.setattr(tutorial, "_chosen_transport", None)
     return folder
 
 

@@ -7,7 +7,7 @@ import stat
 import sys
 from pathlib import Path
 
-from dpsx_helpers import certificates, proxies, registry, targets, tutorial
+from dpsx_helpers import binder, certificates, proxies, registry, takeaway, targets, tutorial
 from dpsx_helpers import enrollments as enrolled
 from dpsx_helpers import machine as this_machine
 from dpsx_helpers.conversation import Conversation
@@ -40,6 +40,7 @@ __all__ = [
     "overview",
     "ports",
     "registration",
+    "take_along",
     "tutorial_map",
     "twin",
     "versions",
@@ -53,7 +54,7 @@ _STEP = "margin:0;padding:0.35em 0.2em"
 
 
 def tutorial_map(step: int) -> View:
-    """The notebooks in order, with this one marked (`step` 0 to 10)."""
+    """The notebooks in order, with this one marked (`step` 0 to 10); on Binder also what is different there."""
     items, lines = [], []
     for number, (name, title) in enumerate(tutorial.STEPS):
         here = number == step
@@ -64,7 +65,8 @@ def tutorial_map(step: int) -> View:
         lines.append(f"▶ {label} (you are here)" if here else f"  {label}")
     steps = f'<ol style="{_MAP}">{"".join(items)}</ol>'
     html = f'<nav aria-label="Map of the tutorial">{steps}</nav>'
-    return View(html, "\n".join(lines))
+    shown = View(html, "\n".join(lines))
+    return shown if (different := binder.note_for(step)) is None else shown + different
 
 
 def machine() -> View:
@@ -194,6 +196,11 @@ def _thumbprint(thumbprint: str | None) -> str | View:
 def conversation(talk: Conversation) -> View:
     """What was said between device, DPS and hub: `with conversation.recording() as talk:` around the SDK calls."""
     return talk.view()
+
+
+def take_along() -> View:
+    """Pack the work folder without its keys, and offer it for download."""
+    return takeaway.shown(takeaway.pack())
 
 
 def desired(target: Target, device_id: str | None = None) -> View:

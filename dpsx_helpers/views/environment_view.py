@@ -14,6 +14,7 @@ from dpsx_helpers.emulator import shells
 _SECRET = tutorial.VARIABLES[5:]
 _PROMPT = "Enter PEM pass phrase"
 _TRUST = "SSL_CERT_FILE"
+_TRANSPORT = tutorial.INPUTS["transport"]
 _INTRO = (
     "To run the same program outside this notebook, take one of these. The pass phrase is in none of them: each asks "
     "for it, and sets both of its names."
@@ -40,6 +41,8 @@ def environment() -> View:
         return shown
     if tutorial.target() == "emulator" and _TRUST in os.environ:
         plain[_TRUST] = os.environ[_TRUST]
+    if _TRANSPORT in os.environ:
+        plain[_TRANSPORT] = os.environ[_TRANSPORT]
     intro = prose(f"{_INTRO} {_FOR_TRUST}" if _TRUST in plain else _INTRO)
     copies = (
         _copy("bash", _BASH, bash(plain)),

@@ -1,0 +1,119 @@
+"""The work folder to take along, without a key in it: from Binder, or another machine that forgets it."""
+
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from dpsx_helpers import tutorial
+from dpsx_helpers.certificate_files import what_else
+from dpsx_helpers.display import View, download, fold, note, stacked, table
+from dpsx_helpers.tutorial import Stop
+
+ARCHIVE = "dpsx-work.zip"
+_LARGEST = 20_000_000  # bytes of one file; nothing that the tutorial makes comes near
+_SECRET_KINDS = ("a private key", "a PKCS #12 bundle (.pfx)")
+_SERVICE_KEY = re.compile(rb"SharedAccessKey=[A-Za-z0-9+/]{8}")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was packed: `taken` names files of the work folder, `left` those that stay, each with the reason."""
+
+    archive: Path
+    taken: tuple[str, ...]
+    left: tuple[tuple[str, str], ...]
+
+
+def pack() -> Packed:
+    """Write ARCHIVE into the work folder, anew each time. Stop when that is not possible.
+
+    Left out is whatever is a key or holds one, and the whole state of the emulator, which is full of them.
+    """
+    work = tutorial.work_dir()
+    archive = work / ARCHIVE
+    taken, left = [], []
+    try:
+        with zipfile.ZipFile(_private(archive), "w", zipfile.ZIP_DEFLATED) as packed:
+            for path in _files(work):
+                name = path.relative_to(work).as_posix()
+                if reason := _add(packed, path, name):
+                    left.append((name, reason))
+                else:
+                    taken.append(name)
+    except OSError as error:
+        raise Stop(
+            f"{archive} cannot be written ({error.strerror}): see to it that you may write to that folder and that its "
+            "disk has space, and run this cell again."
+        ) from error
+    return Packed(archive, tuple(taken), tuple(left))
+
+
+def shown(packed: Packed) -> View:
+    """What was packed, with a button that downloads it where the notebook can reach it."""
+    count, kilobytes = len(packed.taken), packed.archive.stat().st_size / 1000
+    said = note(f"{ARCHIVE} holds {count} files of your work folder, {kilobytes:.0f} kB. No key is among them.")
+    rows = [(name, "packed") for name in packed.taken]
+    rows += [(name, f"stays here: {reason}") for name, reason in packed.left]
+    listed = fold("What is in it, and what is not", table("The work folder", ("File", "What became of it"), rows))
+    href, place = _link(packed.archive), packed.archive.parent
+    way = download(f"Download {ARCHIVE}", href, ARCHIVE) if href else note(f"You find it in {place}.")
+    return stacked(said, way, listed)
+
+
+def _private(archive: Path) -> Path:
+    """An empty file that only its owner may read."""
+    archive.unlink(missing_ok=True)
+    archive.touch(mode=0o600)
+    return archive
+
+
+def _files(work: Path) -> Iterator[Path]:
+    """The files in question. Links may lead out of the folder, and hidden files are some program's own."""
+    for place, folders, names in os.walk(work):
+        folders[:] = sorted(name for name in folders if not _is_apart(Path(place, name)))
+        for name in sorted(names):
+            path = Path(place, name)
+            if not name.startswith(".") and not path.is_symlink() and path != work / ARCHIVE:
+                yield path
+
+
+def _is_apart(folder: Path) -> bool:
+    return folder.name == "emulator" or folder.name.startswith(".") or (folder / "emulator.lock").exists()
+
+
+def _add(packed: zipfile.ZipFile, path: Path, name: str) -> str | None:
+    """Pack one file, or say why not."""
+    try:
+        if not path.is_file():
+            return "it is no ordinary file"
+        if path.stat().st_size > _LARGEST:
+            return f"it is larger than {_LARGEST // 1_000_000} MB"
+        data = path.read_bytes()
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    if reason := secret_in(data):
+        return reason
+    packed.writestr(f"{Path(ARCHIVE).stem}/{name}", data)
+    return None
+
+
+def secret_in(data: bytes) -> str | None:
+    """What the bytes of a file hold that must stay, None when nothing; also in UTF-16, as PowerShell writes."""
+    text = data.replace(b"\0", b"")
+    if b"PRIVATE KEY" in text or what_else(data) in _SECRET_KINDS:
+        return "it is or shows a private key"
+    if data.startswith(b"SQLite format 3\0"):
+        return "it is a database"
+    return "it holds a connection string with a key" if _SERVICE_KEY.search(text) else None
+
+
+def _link(archive: Path) -> str | None:
+    """The address of the archive as seen from the notebook (a kernel's current folder); None when it is not below."""
+    try:
+        return quote(archive.relative_to(Path.cwd()).as_posix())
+    except ValueError:
+        return None
