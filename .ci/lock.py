@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 DEVELOPMENT = (
     "axe-playwright-python",
     "hypothesis",
+    "jupyter-repo2docker",
     "mypy",
     "nbstripout",
     "packaging",

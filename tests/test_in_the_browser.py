@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from browser import NOTEBOOKS, all_in_view, axe, theme
@@ -251,3 +252,15 @@ def test_an_emulator_that_dies_is_told_and_comes_back(learner: Learner) -> None:
     learner.run("check")
     assert learner.stops() == []
     learner.reads("10 are stored there")
+
+
+def test_a_button_downloads_the_work_folder_without_its_key(learner: Learner, tmp_path: Path) -> None:
+    has_certificate(learner)
+    learner.open("05-clean-up-resources")
+    learner.run("take-along")
+    with learner.page.expect_download() as downloaded:
+        learner.page.locator(".jp-OutputArea").get_by_role("link", name="Download dpsx-work.zip").click()
+    downloaded.value.save_as(saved := tmp_path / "saved.zip")
+    with ZipFile(saved) as packed:
+        assert "dpsx-work/python-device.pem" in packed.namelist()
+        assert b"PRIVATE KEY" not in b"".join(map(packed.read, packed.namelist()))
