@@ -39,7 +39,8 @@ _OTHER = ("EXPOSE", "LABEL", "ENTRYPOINT", "CMD")  # how the image is started, n
 _WAY_TO_PACKAGES = re.compile(
     r"PIP_.*|(https?|no|all)_proxy|(HTTPS?|NO|ALL)_PROXY|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE"
 )
-_OFFLINE = re.compile(r"Failed to fetch|error sending request|dns error|Could not connect", re.IGNORECASE)
+# As uv and pip say it.
+_OFFLINE = re.compile(r"Failed to fetch|error sending request|dns error|NewConnectionError|NameResolutionError")
 _NOT_NEEDED = ("test", "tests", "idlelib", "tkinter", "site-packages", "config-*", "__pycache__", "include", "share")
 
 
@@ -232,9 +233,16 @@ def _ran(image: Image, line: str) -> int:
     before = _state(image)
     variables = {name: value for name, value in os.environ.items() if _WAY_TO_PACKAGES.fullmatch(name)}
     done = image.run("/bin/sh", "-c", line, **variables)
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    _succeeded(done)
     after = _state(image)
     return sum(size for path, (size, changed) in after.items() if before.get(path) != (size, changed))
+
+
+def _succeeded(done: subprocess.CompletedProcess[str]) -> None:
+    said = f"{done.stdout}\n{done.stderr}"
+    if done.returncode and _OFFLINE.search(said):
+        unable("the packages of Binder's image cannot be fetched: there is no way to PyPI")
+    assert done.returncode == 0, f"{done.args}\n{said}"
 
 
 def _state(image: Image) -> dict[Path, tuple[int, int]]:
@@ -268,9 +276,7 @@ def _base(image: Image) -> None:
         text=True,
         check=False,
     )
-    if _OFFLINE.search(done.stderr):
-        unable("the packages of Binder's base environment cannot be fetched: there is no way to PyPI")
-    assert done.returncode == 0, done.stderr
+    _succeeded(done)
     _own(image.root / "srv")
     image.base = sum(size for size, _ in _state(image).values())
 
