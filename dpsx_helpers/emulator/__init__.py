@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dpsx_helpers.emulator import dps, process, running
+from dpsx_helpers.emulator import dps, hub, process, running
 from dpsx_helpers.emulator.commands import MAX_MESSAGE
 from dpsx_helpers.emulator.control import request
 from dpsx_helpers.emulator.faults import RETRY_AFTER, SECONDS, Fault, unfit
 from dpsx_helpers.emulator.process import EmulatorError
 from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.emulator.store import Store, StoreError, read_messages, read_registrations
+from dpsx_helpers.emulator.students import Student
 from dpsx_helpers.emulator.tls import Files
+from dpsx_helpers.joining import Join
 
 __all__ = ["Emulator", "EmulatorError", "Overview"]
 
@@ -212,9 +214,50 @@ class Emulator:
         """A request to the data plane of DPS."""
         return request(self.state_dir, self._facts, path, document, method=method)
 
-    def reset(self) -> None:
-        """Delete all that DPS and its hubs keep, and the faults; keep ID scope, the emulator's CA, and keys."""
-        reset(self.state_dir)
+    def admit(self, registration_ids: list[str]) -> list[Join]:
+        """Let students join, each with a key for their own registration ID alone; what to hand to each.
+
+        Who is in the class already keeps their key. Raises EmulatorError for what is no registration ID.
+        """
+        document = {"registrationIds": registration_ids}
+        return self._joins(request(self.state_dir, self._facts, "emulator/students", document))
+
+    def students(self) -> list[Join]:
+        """What each student joins with, by name."""
+        return self._joins(request(self.state_dir, self._facts, "emulator/students", method="GET"))
+
+    def dismiss(self, registration_id: str) -> None:
+        """Forget a student, their key, and all that they have made. Raises EmulatorError when there is none."""
+        path = f"emulator/students/{quote(registration_id, safe='')}"
+        request(self.state_dir, self._facts, path, method="DELETE")
+
+    def board(self) -> dict[str, Any]:
+        """How far every student is: see `classroom.board`."""
+        return dict(request(self.state_dir, self._facts, "emulator/board", method="GET"))
+
+    def _joins(self, records: list[dict[str, str]]) -> list[Join]:
+        facts, ca = self._facts, Files(self.state_dir).ca.read_text(encoding="ascii")
+        return [
+            Join(
+                host=facts.host,
+                mqtt_port=facts.mqtt_port,
+                https_port=facts.https_port,
+                ws_port=facts.ws_port,
+                hubs=tuple(facts.hubs.values()),
+                id_scope=facts.id_scope,
+                registration_id=student.registration_id,
+                key=student.key,
+                ca=ca,
+            )
+            for student in (Student(**record) for record in records)
+        ]
+
+    def reset(self, device: str | None = None) -> None:
+        """Delete all that DPS and its hubs keep, and the faults; keep ID scope, the emulator's CA, keys and students.
+
+        With `device` all that carries that registration ID, and nothing else.
+        """
+        reset(self.state_dir, device)
 
     def stop(self) -> None:
         """End the process and wait until its ports are free. Nothing happens when it has ended already."""
@@ -231,16 +274,7 @@ def messages(state_dir: Path, device_id: str | None = None) -> list[dict[str, An
     if not path.exists():
         raise EmulatorError(f"There is no emulator in {state_dir}: name the directory that `run` was given.")
     try:
-        return [
-            {
-                "deviceId": message.device_id,
-                "enqueuedTimeUtc": message.enqueued,
-                "properties": message.properties,
-                "systemProperties": message.system_properties,
-                "body": _text(message.body),
-            }
-            for message in read_messages(path, device_id)
-        ]
+        return [hub.message_document(message) for message in read_messages(path, device_id)]
     except StoreError as error:
         raise EmulatorError(f"{error}.") from None
 
@@ -261,18 +295,14 @@ def registrations(state_dir: Path) -> list[dict[str, Any]]:
         raise EmulatorError(f"{error}.") from None
 
 
-def _text(body: bytes) -> str:
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        return base64.b64encode(body).decode()
+def reset(state_dir: Path, device: str | None = None) -> None:
+    """Reset the emulator of a state directory, whether it runs or not; or one device of a running one.
 
-
-def reset(state_dir: Path) -> None:
-    """Reset the emulator of a state directory, whether it runs or not. Raises EmulatorError."""
-    facts = running.read(state_dir)
+    Raises EmulatorError.
+    """
+    facts = Emulator.attach(state_dir)._facts if device is not None else running.read(state_dir)
     if facts is not None:
-        request(state_dir, facts, "emulator/reset")
+        request(state_dir, facts, "emulator/reset", {"device": device})
         return
     path = state_dir / "emulator.db"
     if path.exists():

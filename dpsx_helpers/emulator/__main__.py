@@ -1,5 +1,5 @@
 """`python -m dpsx_helpers.emulator run | env | status | stop | reset | messages | registrations | send | fault |
-certificate`."""
+certificate | students | board`."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dpsx_helpers import emulator
-from dpsx_helpers.emulator import dps, faults, refusals, running, server, shells, tls
+from dpsx_helpers.emulator import class_commands, dps, faults, refusals, running, server, shells, tls
 from dpsx_helpers.emulator.commands import LONGEST_TIME_TO_LIVE
 from dpsx_helpers.emulator.faults import KINDS
 from dpsx_helpers.emulator.options import Options, StartError
@@ -130,7 +130,7 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _reset(options: argparse.Namespace) -> int:
-    emulator.reset(options.state_dir)
+    emulator.reset(options.state_dir, options.device)
     return 0
 
 
@@ -234,11 +234,8 @@ def _parser() -> argparse.ArgumentParser:
     status = add("status", _status, f"exit 0 when it runs, {NOT_RUNNING} when not")
     status.add_argument("--json", action="store_true", help="as one JSON object")
     add("stop", _stop, "end it and wait until its ports are free")
-    add(
-        "reset",
-        _reset,
-        "delete all that DPS and hubs keep, and the faults; ID scope and keys stay",
-    )
+    reset = add("reset", _reset, "delete all that DPS and hubs keep, and the faults; ID scope, keys and students stay")
+    reset.add_argument("--device", type=_id, metavar="ID", help="only what carries this registration ID")
     messages = add("messages", _messages, "show what devices have sent")
     messages.add_argument("device", nargs="?", metavar="DEVICE", help="only of this device")
     messages.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -258,6 +255,7 @@ def _parser() -> argparse.ArgumentParser:
     certificate.add_argument("name", nargs="?", metavar="NAME")
     certificate.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a certificate in PEM")
     _fault_arguments(add("fault", _fault, "let devices meet a fault; without a name: list those that are on"))
+    class_commands.add_to(add)
     return parser
 
 
@@ -283,7 +281,7 @@ class _Commands:
 
     def __call__(self, name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         parser = self._commands.add_parser(name, help=text, description=f"{text[:1].upper()}{text[1:]}.")
-        parser.set_defaults(command=command)
+        parser.set_defaults(command=command, say=print)
         parser.add_argument(
             "--state-dir", type=_directory, metavar="DIR", help="where its state is (the tutorial's work folder)"
         )

@@ -118,9 +118,19 @@ def _bound(host: str, port: int, options: Options) -> socket.socket:
 def _check_reach(host: str, address: str, options: Options) -> None:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if ip.is_unspecified:
-        raise StartError(f"{host} means every address, which no device can connect to: name the one to listen on.")
+        raise StartError(
+            f"{host} means every address, which no device can connect to: name the one to listen on"
+            f"{_which_there_are()}."
+        )
     if not ip.is_loopback and not options.allow_network:
         raise StartError(f"{host} can be reached from the network: add --allow-network if that is meant.")
+
+
+def _which_there_are() -> str:
+    """The addresses of this machine that others can reach, to choose from."""
+    found = [one.address for every in psutil.net_if_addrs().values() for one in every if one.family == socket.AF_INET]
+    others = [address for address in found if not ipaddress.ip_address(address).is_loopback]
+    return f" ({', '.join(others)})" if others else ""
 
 
 def _why_taken(taken: _TakenError) -> str:
@@ -128,7 +138,7 @@ def _why_taken(taken: _TakenError) -> str:
     if isinstance(error, PermissionError):
         return f"Port {port} on {host} needs rights that this user does not have: choose a port above 1023."
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is no address of this machine: give one such as --host 127.0.0.2."
+        return f"{host} is no address of this machine{_which_there_are()}: give one such as --host 127.0.0.2."
     why = _holder(taken.address, port) or error.strerror
     return f"Port {port} on {host} cannot be used ({why}): stop that program or name another --host."
 

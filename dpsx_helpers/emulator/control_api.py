@@ -4,11 +4,13 @@ from base64 import b64decode
 from dataclasses import asdict
 from typing import Any
 
-from dpsx_helpers.emulator import refusals
+from dpsx_helpers.emulator import classroom, dps, hub, refusals
 from dpsx_helpers.emulator.data_plane import LOG, Handler
 from dpsx_helpers.emulator.faults import KINDS, Fault, unfit
 from dpsx_helpers.emulator.identity import Device
 from dpsx_helpers.emulator.refusals import Refused
+
+_MOST_MESSAGES = 1000  # in one answer
 
 
 class _ControlHandler(Handler):
@@ -35,11 +37,19 @@ class Stop(_ControlHandler):
 
 
 class Reset(_ControlHandler):
-    """Forget everything but ID scope, CA and keys."""
+    """Forget everything but ID scope, CA, keys and students; or all of one device."""
 
     def post(self) -> None:
-        self.services.reset()
-        LOG.info("= reset: all that DPS and hubs kept is gone, and so are the faults")
+        document = self.document()
+        device = document.get("device") if isinstance(document, dict) else None
+        if device is None:
+            self.services.reset()
+            LOG.info("= reset: all that DPS and hubs kept is gone, and so are the faults")
+        elif not isinstance(device, str) or not device.isprintable():
+            raise self.bad_request("device is not a registration ID")
+        else:
+            self.services.forget(device)
+            LOG.info("= reset of %.128s: what DPS and hubs kept of it is gone, and so are the faults for it", device)
         self.answer({"done": "reset"})
 
 
@@ -59,11 +69,58 @@ class Send(_ControlHandler):
         self.answer({"messageId": command.message_id, "deviceId": name, "enqueuedTimeUtc": command.enqueued})
 
     def _device(self, name: str) -> Device:
-        for hub in () if not name.isprintable() else self.services.dps.hubs:
-            device = self.services.store.device(hub, name)
+        for one in () if not name.isprintable() else self.services.dps.hubs:
+            device = self.services.store.device(one, name)
             if device is not None:
                 return device
         raise Refused(refusals.DEVICE_NOT_FOUND, device_id=name)
+
+
+class Messages(Handler):
+    """The last messages of a student's own device, which on Azure they would read from the hub's event endpoint."""
+
+    for_students = frozenset({"GET"})
+
+    def get(self) -> None:
+        name = self.student.registration_id if self.student else self.get_query_argument("device", "")
+        stored = self.services.store.messages(name, _MOST_MESSAGES)
+        self.answer([hub.message_document(message) for message in stored])
+
+
+class Students(_ControlHandler):
+    """Who is in the class, and more of them. The answers hold their keys."""
+
+    def get(self) -> None:
+        self.answer([asdict(student) for student in self.services.store.students()])
+
+    def post(self) -> None:
+        document = self.document()
+        names = document.get("registrationIds") if isinstance(document, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise self.bad_request("registrationIds is not a list of texts")
+        unfit = [name for name in names if not dps.REGISTRATION_ID.fullmatch(name)]
+        if unfit:
+            raise self.bad_request(f"{unfit[0]!r} is no registration ID")
+        admitted = classroom.admit(self.services, names)
+        LOG.info("= %d student(s) may join", len(admitted))
+        self.answer([asdict(student) for student in admitted])
+
+
+class OneStudent(_ControlHandler):
+    """One student."""
+
+    def delete(self, name: str) -> None:
+        if not name.isprintable() or not classroom.dismiss(self.services, name):
+            raise Refused(refusals.NO_STUDENT, registration_id=name)
+        LOG.info("= %.128s is no student any more, and what they had made is gone", name)
+        self.answer(None, 204)
+
+
+class Board(_ControlHandler):
+    """How far every student is."""
+
+    def get(self) -> None:
+        self.answer(classroom.board(self.services))
 
 
 class Faults(_ControlHandler):
@@ -97,4 +154,8 @@ ROUTES: list[tuple[str, type[Handler], dict[str, Any]]] = [
     (r"/emulator/reset", Reset, {}),
     (r"/emulator/send", Send, {}),
     (r"/emulator/faults", Faults, {}),
+    (r"/emulator/messages", Messages, {}),
+    (r"/emulator/students", Students, {}),
+    (r"/emulator/students/([^/]+)", OneStudent, {}),
+    (r"/emulator/board", Board, {}),
 ]

@@ -15,6 +15,8 @@ from dpsx_helpers.emulator import documents, refusals, sas
 from dpsx_helpers.emulator.limits import MINUTE
 from dpsx_helpers.emulator.refusals import Answer, Refused
 from dpsx_helpers.emulator.services import Services
+from dpsx_helpers.emulator.students import Student
+from dpsx_helpers.joining import POLICY
 
 LOG = logging.getLogger("dpsx_helpers.emulator.service")
 _labels = (f"h{number}" for number in count(1))
@@ -50,6 +52,10 @@ class Handler(RequestHandler):
     control: Control
     plane = Answer.HUB_HTTP
     logged = True  # one line for the request, one for its answer
+    # The methods that a student may use on this path. Every name in the path has to be their own registration ID, and
+    # of what is listed they get their own. A handler that says nothing here is the teacher's alone.
+    for_students: frozenset[str] = frozenset()
+    student: Student | None = None
 
     def initialize(self, services: Services, access: Access, control: Control) -> None:
         self.services, self.access, self.control = services, access, control
@@ -85,20 +91,40 @@ class Handler(RequestHandler):
         keys = self.access.dps_keys if self.plane is Answer.DPS_HTTP else self.access.hub_keys
         token = self.request.headers.get("Authorization", "")
         now = self.stamp.now.timestamp()
-        why = sas.verify(token, self.access.names, keys, now, self.request.path)
+        student = self._named_student(token)
+        known = {**keys, student.policy: student.key} if student else keys
+        why = sas.verify(token, self.access.names, known, now, self.request.path)
         if why is not None:
             self._check_service(token, now)
             raise Refused(self._row(refusals.DPS_UNAUTHORIZED, refusals.HUB_UNAUTHORIZED), why=why)
+        if student:
+            self.student = student
+            if self.request.method not in self.for_students or not all(map(student.owns, self.path_args)):
+                raise self.not_yours(f"{self.request.method} {self.request.path[:200]}")
         version = self.get_query_argument("api-version", "")
-        known = DPS_API_VERSIONS if self.plane is Answer.DPS_HTTP else HUB_API_VERSIONS
-        if version not in known:
+        versions = DPS_API_VERSIONS if self.plane is Answer.DPS_HTTP else HUB_API_VERSIONS
+        if version not in versions:
             uri = self.request.uri or ""
-            raise self.bad_request(f"Unknown api version; uri: {uri[:80]}. Known: {', '.join(sorted(known))}")
+            raise self.bad_request(f"Unknown api version; uri: {uri[:80]}. Known: {', '.join(sorted(versions))}")
         limits = self.services.limits
         wait = limits.operation(now) if limits and self.plane is Answer.DPS_HTTP else None
         if wait is not None:
             self.set_header("Retry-After", str(wait))
             raise Refused(refusals.DPS_THROTTLED, retry_after=wait, limit="{} in {:g} s".format(*MINUTE))
+
+    def _named_student(self, token: str) -> Student | None:
+        """The student whose policy the token names. Whether it was signed with their key is not known yet."""
+        policy = sas.policy_of(token)
+        named = policy.startswith(POLICY) and policy.isprintable()
+        return self.services.store.student(policy.removeprefix(POLICY)) if named else None
+
+    def sees(self, name: str) -> bool:
+        """Whether whoever asks may know of the enrollment or device of this ID."""
+        return self.student is None or self.student.owns(name)
+
+    def not_yours(self, what: str) -> Refused:
+        policy = self.student.policy if self.student else ""
+        return Refused(self._row(refusals.DPS_NOT_YOURS, refusals.HUB_NOT_YOURS), policy=policy, feature=what)
 
     def _check_service(self, token: str, now: float) -> None:
         """Who asks a hub about enrollments, with its connection string, gets the answer of a hub."""
@@ -182,6 +208,10 @@ class Handler(RequestHandler):
     def explain(self, refused: Refused) -> None:
         """To the log, what the client is not told."""
         row = refused.refusal
+        if not self.by_owner():
+            student = self.student or self._named_student(self.request.headers.get("Authorization", ""))
+            if student:
+                self.services.note_mistake(student.registration_id, refused)
         LOG.warning(
             "%s > %d %s: %s. Remedy: %s.", self.label, row.status, row.text.rstrip("."), refused.reason, row.hint
         )

@@ -112,6 +112,8 @@ class _EnrollmentHandler(_DpsHandler):
         super().initialize(services, access, control)
         assert kind is not None
         self.kind = kind(services)
+        if kind is not Individuals:
+            self.for_students = frozenset()
 
     def existing(self, name: str) -> Any:
         found = self.kind.find(name)
@@ -128,6 +130,8 @@ class _EnrollmentHandler(_DpsHandler):
 class OneEnrollment(_EnrollmentHandler):
     """One enrollment, or one group."""
 
+    for_students = frozenset({"GET", "PUT", "DELETE"})
+
     def get(self, name: str) -> None:
         self.answer(self.kind.show(self.existing(name), whole=True))
 
@@ -135,6 +139,8 @@ class OneEnrollment(_EnrollmentHandler):
         existing = self.kind.find(name)
         enrollment.check_etag(existing, self.if_match, name, self.kind.rows, deleting=False)
         parsed = self.kind.parse(name, self.document(), existing, self.stamp)
+        if self.student and parsed.device_id and not self.student.owns(parsed.device_id):
+            raise self.not_yours(f"the deviceId {parsed.device_id!r}")  # it would be somebody else in the hub
         self.keep(name, parsed)
         self.answer(self.kind.show(parsed, whole=True))
 
@@ -147,15 +153,23 @@ class OneEnrollment(_EnrollmentHandler):
 class EnrollmentQuery(_EnrollmentHandler):
     """All of one kind, page by page. The rows lack `registrationState`, as on Azure."""
 
+    for_students = frozenset({"POST"})
+
     def post(self) -> None:
         self.check_query()
         limit, offset = self.page()
-        rows = self.kind.page(limit + 1 if limit > 0 else -1, offset)
+        if self.student:
+            own = self.kind.find(self.student.registration_id)
+            rows = [own][offset:] if own else []
+        else:
+            rows = self.kind.page(limit + 1 if limit > 0 else -1, offset)
         self.answer_page([self.kind.show(row, whole=False) for row in rows], self.kind.item_type)
 
 
 class AttestationMechanism(_EnrollmentHandler):
     """What an enrollment checks. For X.509 there is no secret in it."""
+
+    for_students = frozenset({"POST"})
 
     def post(self, name: str) -> None:
         self.answer(self.kind.mechanism(self.existing(name)))
@@ -202,6 +216,8 @@ class BulkEnrollments(_EnrollmentHandler):
 
 class OneRegistration(_DpsHandler):
     """The record of one registration."""
+
+    for_students = frozenset({"GET", "DELETE"})
 
     def get(self, name: str) -> None:
         self.answer(dps.record(self._existing(name), self.services.dps.hubs))

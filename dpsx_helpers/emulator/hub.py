@@ -4,8 +4,10 @@ https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub
 Twins, cloud-to-device messages and direct methods have their rules in `twin`, `commands` and `methods`.
 """
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from dpsx_helpers.certificates import Description
 from dpsx_helpers.emulator import mqtt, refusals, sas
@@ -75,6 +77,21 @@ class Message:
     properties: dict[str, str | None]
     system_properties: dict[str, str | None]
     body: bytes = field(repr=False)
+
+
+def message_document(message: Message) -> dict[str, Any]:
+    """A message as it is shown: `body` is text, or base64 where it is not UTF-8."""
+    try:
+        body = message.body.decode()
+    except UnicodeDecodeError:
+        body = b64encode(message.body).decode()
+    return {
+        "deviceId": message.device_id,
+        "enqueuedTimeUtc": message.enqueued,
+        "properties": message.properties,
+        "systemProperties": message.system_properties,
+        "body": body,
+    }
 
 
 def admit(

@@ -33,6 +33,13 @@ class _HubHandler(Handler):
             raise Refused(refusals.DEVICE_NOT_FOUND, device_id=name)
         return device
 
+    def visible(self, most: int = -1) -> list[tuple[Device, Twin]]:
+        """The devices that whoever asks may know of, with their twins."""
+        store, hub = self.services.store, self.hub()
+        if self.student is None:
+            return store.devices(hub, most)
+        return [row for row in store.devices(hub) if self.sees(row[0].device_id)]
+
     def twin_of(self, device: Device) -> Twin:
         current = self.services.store.twin(device.hub, device.device_id)
         if current is None:
@@ -52,7 +59,9 @@ class _HubHandler(Handler):
 
 
 class OneDevice(_HubHandler):
-    """One device identity."""
+    """One device identity. Students read and delete theirs; DPS makes it."""
+
+    for_students = frozenset({"GET", "DELETE"})
 
     def get(self, name: str) -> None:
         self.answer(self.shown(self.existing(name)))
@@ -81,28 +90,34 @@ class OneDevice(_HubHandler):
 class Devices(_HubHandler):
     """The first devices of the hub, as identities: deprecated on Azure, and still there."""
 
+    for_students = frozenset({"GET"})
+
     def get(self) -> None:
         text = self.get_query_argument("top", str(_MOST_LISTED))
         if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= _MOST_LISTED:
             raise self.bad_request(f"top is not a number from 1 to {_MOST_LISTED}")
-        rows = self.services.store.devices(self.hub(), int(text))
+        rows = self.visible(int(text))
         self.answer([self.shown(device) for device, _ in rows])
 
 
 class DeviceQuery(_HubHandler):
     """A query of the devices' twins, page by page."""
 
+    for_students = frozenset({"POST"})
+
     def post(self) -> None:
         document = self.document()
         asked = query.parse(document.get("query") if isinstance(document, dict) else None)
         limit, offset = self.page()
-        rows = asked.run(self.shown_twin(*row) for row in self.services.store.devices(self.hub()))
+        rows = asked.run(self.shown_twin(*row) for row in self.visible())
         wanted = rows[offset : offset + limit + 1] if limit > 0 else rows[offset:]
         self.answer_page(wanted, asked.item_type)
 
 
 class OneTwin(_HubHandler):
     """The twin of one device."""
+
+    for_students = frozenset({"GET", "PATCH", "PUT"})
 
     def get(self, name: str) -> None:
         device = self.existing(name)
@@ -126,6 +141,8 @@ class OneTwin(_HubHandler):
 class Commands(_HubHandler):
     """The cloud-to-device messages that wait for a device. Azure takes new ones over AMQP only."""
 
+    for_students = frozenset({"DELETE"})
+
     def delete(self, name: str) -> None:
         device = self.existing(name)
         count = self.services.purge_commands(device)
@@ -134,6 +151,8 @@ class Commands(_HubHandler):
 
 class DirectMethod(_HubHandler):
     """Call a method of a connected device, and wait for its answer."""
+
+    for_students = frozenset({"POST"})
 
     async def post(self, name: str) -> None:
         device = self.existing(name)

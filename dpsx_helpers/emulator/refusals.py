@@ -485,6 +485,12 @@ DPS_UNAUTHORIZED = Refusal(
     "use the connection string of this DPS (python -m dpsx_helpers.emulator env)",
     _DPS_ACCESS,
 )  # fmt: skip
+DPS_NOT_YOURS = Refusal(
+    "dps-not-yours", Answer.DPS_HTTP, 401, 401000, "Unauthorized",
+    "the key of {policy} opens what carries its own registration ID, and {feature} does not",
+    "use the registration ID that you joined the class with; all else is the teacher's",
+    _DPS_ERRORS,
+)  # fmt: skip
 DPS_BAD_REQUEST = Refusal(
     "dps-bad-request", Answer.DPS_HTTP, 400, 400004, "Bad Request.",
     "{why}",
@@ -578,6 +584,12 @@ HUB_UNAUTHORIZED = Refusal(
     "use the connection string of this hub (python -m dpsx_helpers.emulator env)",
     _HUB_ERRORS,
 )  # fmt: skip
+HUB_NOT_YOURS = Refusal(
+    "hub-not-yours", Answer.HUB_HTTP, 401, 401002, "IotHubUnauthorizedAccess",
+    "the key of {policy} opens what carries its own registration ID, and {feature} does not",
+    "use the registration ID that you joined the class with; all else is the teacher's",
+    "https://learn.microsoft.com/rest/api/iothub/common-error-codes",
+)  # fmt: skip
 HUB_BAD_REQUEST = Refusal(
     "hub-bad-request", Answer.HUB_HTTP, 400, 400004, "ArgumentInvalid",
     "{why}",
@@ -668,6 +680,13 @@ CONTROL_UNAUTHORIZED = Refusal(
     "control-unauthorized", Answer.HUB_HTTP, 401, 401002, "IotHubUnauthorizedAccess",
     "the request {path} lacks the control token of this emulator",
     "ask with python -m dpsx_helpers.emulator, as the user whose emulator it is",
+    _HUB_ERRORS,
+)  # fmt: skip
+
+NO_STUDENT = Refusal(
+    "no-student", Answer.HUB_HTTP, 404, 404001, "DeviceNotFound",
+    "there is no student {registration_id} in this class",
+    "see who there is with python -m dpsx_helpers.emulator students list",
     _HUB_ERRORS,
 )  # fmt: skip
 

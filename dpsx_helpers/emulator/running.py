@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from dpsx_helpers.emulator.tls import Files, write_private
 from dpsx_helpers.errors import LearnerError
+from dpsx_helpers.joining import endpoint
 
 
 def this_machine() -> str:
@@ -50,8 +51,7 @@ class Running:
     @property
     def endpoint(self) -> str:
         """`host:port` of the HTTPS data planes, an IPv6 host in brackets; 443 goes without saying."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.https_port == 443 else f"{host}:{self.https_port}"
+        return endpoint(self.host, self.https_port)
 
     @property
     def dps_connection_string(self) -> str:

@@ -52,6 +52,11 @@ def verify(
     return None if _signed(token, fields, key) else f"the signature does not match the key of policy {policy}"
 
 
+def policy_of(token: str) -> str:
+    """The policy that a token says it is of, unchecked; "" when it says none."""
+    return _fields(token).get("skn", "")
+
+
 def verify_device(token: str, resource: str, key: str, now: float) -> str | None:
     """None when a token is good that a device has signed with its own key (base64) for itself, else why not."""
     if not token.startswith(_SCHEME):

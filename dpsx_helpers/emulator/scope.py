@@ -365,6 +365,13 @@ ROWS: tuple[Row, ...] = (
         "`fault` lists and makes them, for one device or for all; the wording of 400209, 500 and 429 is ours", OPEN,
         "emulator/test_acceptance_faults.py::test_the_sdk_meets_the_fault_when_it_registers",
         ("hub-refused", "hub-not-found", "internal-error", "dropped"), ("/emulator/faults",)),
+    Row("keys of the students of a class", "a policy holds for a whole service, whatever the ID",
+        "https://learn.microsoft.com/azure/iot-dps/how-to-control-access", NOT_APPLICABLE,
+        "a policy of their own, student-ID, that opens what carries that registration ID alone; lists show their own; "
+        "all else is 401, as for a token that does not apply to a request", DOCUMENTED,
+        "emulator/test_students.py::test_what_is_anothers_is_refused_whatever_the_etag",
+        ("dps-not-yours", "hub-not-yours", "no-student"),
+        ("/emulator/messages", "/emulator/students", "/emulator/students/{}", "/emulator/board")),
     Row("control requests", "there is nothing like it", _DPS_ERRORS, NOT_APPLICABLE,
         "for whoever can read the state directory: the token is in it", DOCUMENTED,
         "emulator/test_control_api.py::test_every_request_needs_the_token", ("control-unauthorized",),

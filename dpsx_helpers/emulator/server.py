@@ -213,6 +213,13 @@ class _Emulator:
                 "= the hub localhost leads to 127.0.0.1 and not to %s: listen there to use it", self._facts.host
             )
         LOG.info("= ready at %s, ID scope %s", self._facts.host, self._facts.id_scope)
+        if self._options.allow_network:
+            LOG.warning(
+                "= %s is open to everybody who can reach that address. TLS keeps what is said from others, and without "
+                "a key nobody can change anything, but anybody can try: use a network that you trust, never a public "
+                "one, and stop when the lesson ends",
+                self._facts.host,
+            )
         if self._options.started_by == "run":
             sys.stdout.write(self._facts.overview(self._files) + "\n")
             sys.stdout.flush()

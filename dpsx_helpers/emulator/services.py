@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import uuid4
 
-from dpsx_helpers.emulator import commands, dps, faults, identity, refusals
+from dpsx_helpers.emulator import commands, dps, faults, identity, refusals, students
 from dpsx_helpers.emulator.attestation import Known
 from dpsx_helpers.emulator.commands import Command
 from dpsx_helpers.emulator.faults import Fault, Stage
@@ -87,6 +87,10 @@ class Services:
     def is_connected(self, device: Device) -> bool:
         return (device.hub, device.device_id) in self._online
 
+    def is_anywhere(self, name: str) -> bool:
+        """Whether a device of this ID, in whatever case, is connected to any hub."""
+        return any(device.lower() == name.lower() for _, device in self._online)
+
     def connected_devices(self, hub: str) -> int:
         return sum(1 for key in self._online if key[0] == hub)
 
@@ -125,6 +129,26 @@ class Services:
         self._faults = []
         for key in list(self._connected):
             self._drop(key, refusals.REMOVED)
+
+    def forget(self, device: str) -> None:
+        """Forget all that DPS and the hubs keep of one registration ID, and its faults; its connection is closed."""
+        self.store.delete_enrollment(device)
+        self.store.delete_messages(device)
+        self.store.delete_mistakes(device)
+        self.store.delete_faults_of(device)
+        self._faults = self.store.faults()
+        for hub in self.dps.hubs:
+            for found, _ in self.store.devices(hub):
+                if found.device_id.lower() == device.lower():
+                    self.remove(found)
+
+    def note_mistake(self, name: str, refused: Refused) -> None:
+        """Remember what was refused to a student's device or key, for the board. Of others nothing is kept."""
+        student = self.store.student(name) if name.isprintable() else None
+        if student is not None and students.counts_as_mistake(refused):
+            before = self.store.mistakes(name)
+            mistakes = students.with_one_more(before, refused, self.stamp().text)
+            self.store.put_mistakes(student.registration_id, mistakes)
 
     # --- faults ---
 

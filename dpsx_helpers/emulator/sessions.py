@@ -66,6 +66,7 @@ class Conversation:
         self._certificates = certificates
         self._changed = changed
         self._peer: _Peer | None = None
+        self._asked = ""  # the ID in its CONNECT, if it was let in or not
         self._in_order = False
 
     @property
@@ -143,6 +144,7 @@ class Conversation:
             what = "WebSocket closed" if self._peer else "WebSocket refused"
         if row.answer in (Answer.RESPONSE, Answer.REGISTRATION, Answer.TWIN):
             what = f"{row.status} {row.code or ''} {row.text}".replace("  ", " ").rstrip(".")
+        self.services.note_mistake(self._asked, refused)
         log = self._peer.log if self._peer else LINE_LOG
         log.warning("%s > %s: %s. Remedy: %s.", self.label, what, refused.reason, row.hint)
 
@@ -182,6 +184,7 @@ class Conversation:
         login = topics.parse_login(packet.username)
         if login is None:
             raise Refused(refusals.BAD_LOGIN, username=packet.username or "")
+        self._asked = login.registration_id if isinstance(login, topics.DpsLogin) else login.device_id
         certificate, sent = self._certificates_of(packet.client_id)
         peer: _Peer
         if isinstance(login, topics.DpsLogin):

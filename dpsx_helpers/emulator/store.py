@@ -19,9 +19,10 @@ from dpsx_helpers.emulator.faults import Fault
 from dpsx_helpers.emulator.hub import Message
 from dpsx_helpers.emulator.identity import Device
 from dpsx_helpers.emulator.records import CaCertificate, Enrollment, Group, Registration, Status, Substatus
+from dpsx_helpers.emulator.students import Mistakes, Student
 from dpsx_helpers.emulator.twin import Twin
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE enrollments (id TEXT PRIMARY KEY COLLATE NOCASE, primary_der BLOB, secondary_der BLOB,
@@ -43,8 +44,16 @@ CREATE TABLE messages (number INTEGER PRIMARY KEY, hub TEXT NOT NULL, device TEX
                        properties TEXT NOT NULL, system TEXT NOT NULL, body BLOB NOT NULL);
 CREATE INDEX messages_of_a_device ON messages (device);
 """
+# What each version added. A database of the version before it gets that, and keeps all that it has.
+_ADDED = {
+    3: """
+CREATE TABLE students (id TEXT PRIMARY KEY COLLATE NOCASE, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE mistakes (id TEXT PRIMARY KEY COLLATE NOCASE, record TEXT NOT NULL) WITHOUT ROWID;
+""",
+}
 _CLEARED = (
     "enrollments", "groups", "ca_certificates", "registrations", "devices", "commands", "messages", "faults",
+    "mistakes",
 )  # fmt: skip
 
 
@@ -67,7 +76,7 @@ class Store:
     def _prepare(self, path: Path) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         new = version == 0 and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone()
-        if version != SCHEMA_VERSION and not new:
+        if version not in (SCHEMA_VERSION, *(later - 1 for later in _ADDED)) and not new:
             self._db.close()
             raise StoreError(
                 f"{path} is another program's, or was written by another version of the emulator (schema {version}, "
@@ -75,8 +84,10 @@ class Store:
             )
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
-        if new:
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        missing = [statements for later, statements in _ADDED.items() if version < later]
+        if missing:
+            statements = "".join([_SCHEMA, *missing] if new else missing)
+            self._db.executescript(f"BEGIN; {statements} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
 
     def _write(self, statement: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> int:
         if not self._db.in_transaction:
@@ -286,7 +297,53 @@ class Store:
         """One, or all."""
         self._write("DELETE FROM faults WHERE number = coalesce(?, number)", (number,))
 
+    def delete_faults_of(self, device: str) -> None:
+        """Those that are on for this device alone, whatever the case of its ID."""
+        for number, fault in self.faults():
+            if fault.device is not None and fault.device.lower() == device.lower():
+                self.delete_faults(number)
+
+    # --- the students of a class, and what was refused to them: by registration ID, without regard to case ---
+
+    def student(self, registration_id: str) -> Student | None:
+        row = self._db.execute("SELECT record FROM students WHERE id = ?", (registration_id,)).fetchone()
+        return None if row is None else Student(**json.loads(row[0]))
+
+    def students(self) -> list[Student]:
+        rows = self._db.execute("SELECT record FROM students ORDER BY id")
+        return [Student(**json.loads(record)) for (record,) in rows]
+
+    def put_student(self, student: Student) -> None:
+        self._write(
+            "INSERT OR REPLACE INTO students VALUES (?, ?)", (student.registration_id, json.dumps(asdict(student)))
+        )
+
+    def delete_student(self, registration_id: str) -> None:
+        self._write("DELETE FROM students WHERE id = ?", (registration_id,))
+
+    def mistakes(self, registration_id: str) -> Mistakes | None:
+        row = self._db.execute("SELECT record FROM mistakes WHERE id = ?", (registration_id,)).fetchone()
+        return None if row is None else Mistakes(**json.loads(row[0]))
+
+    def put_mistakes(self, registration_id: str, mistakes: Mistakes) -> None:
+        self._write("INSERT OR REPLACE INTO mistakes VALUES (?, ?)", (registration_id, json.dumps(asdict(mistakes))))
+
+    def delete_mistakes(self, registration_id: str) -> None:
+        self._write("DELETE FROM mistakes WHERE id = ?", (registration_id,))
+
     # --- messages ---
+
+    def messages(self, device_id: str, most: int) -> list[Message]:
+        """The last so many messages of a device, whatever the case of its ID, oldest first."""
+        clause = "WHERE device = ? COLLATE NOCASE ORDER BY number DESC LIMIT ?"
+        return list(_messages(self._db, clause, (device_id, most)))[::-1]
+
+    def message_counts(self) -> dict[str, int]:
+        """How many messages are stored of each device."""
+        return dict(self._db.execute("SELECT device, count(*) FROM messages GROUP BY device"))
+
+    def delete_messages(self, device_id: str) -> None:
+        self._write("DELETE FROM messages WHERE device = ? COLLATE NOCASE", (device_id,))
 
     def add_message(self, message: Message) -> None:
         self._write(
@@ -302,7 +359,7 @@ class Store:
         )
 
     def clear(self) -> None:
-        """Delete all but the facts."""
+        """Delete all but the facts and the students."""
         for table in _CLEARED:
             self._write(f"DELETE FROM {table}")  # noqa: S608 - the names are ours
 
@@ -318,6 +375,12 @@ def _registrations(database: sqlite3.Connection, clause: str, values: tuple[Any,
     for (text,) in database.execute(query, values):
         record = json.loads(text)
         yield Registration(**record | {"status": Status(record["status"]), "substatus": Substatus(record["substatus"])})
+
+
+def _messages(database: sqlite3.Connection, clause: str, values: tuple[Any, ...]) -> Iterator[Message]:
+    query = f"SELECT hub, device, enqueued, properties, system, body FROM messages {clause}"  # noqa: S608 - clauses are ours
+    for hub, device, enqueued, properties, system, body in database.execute(query, values):
+        yield Message(hub, device, enqueued, json.loads(properties), json.loads(system), body)
 
 
 @contextmanager
@@ -339,10 +402,4 @@ def read_registrations(path: Path) -> list[Registration]:
 def read_messages(path: Path, device_id: str | None = None) -> Iterator[Message]:
     """The messages in the order they were stored. Raises StoreError."""
     with _reading(path) as database:
-        rows = database.execute(
-            "SELECT hub, device, enqueued, properties, system, body FROM messages "
-            "WHERE device = coalesce(?, device) ORDER BY number",
-            (device_id,),
-        )
-        for hub, device, enqueued, properties, system, body in rows:
-            yield Message(hub, device, enqueued, json.loads(properties), json.loads(system), body)
+        yield from _messages(database, "WHERE device = coalesce(?, device) ORDER BY number", (device_id,))

@@ -13,6 +13,7 @@ from dpsx_helpers.emulator.hub import Message
 from dpsx_helpers.emulator.identity import Device
 from dpsx_helpers.emulator.records import CaCertificate, Enrollment, Group, Registration, Status, Substatus
 from dpsx_helpers.emulator.store import SCHEMA_VERSION, Store, StoreError, read_messages, read_registrations
+from dpsx_helpers.emulator.students import Mistakes, Student
 from dpsx_helpers.emulator.twin import Section, Twin
 
 ENROLLMENT = Enrollment(
@@ -76,6 +77,8 @@ GROUP = Group(
 )
 CA = CaCertificate("Root", b"\x30\x02", True, "", "IjEi", "then", "now")
 COMMAND = Command("hub-1", "Dev-1", "m-1", {"é": "ü"}, b"\xff\x00", "then", 1_661_622_799.25)
+STUDENT = Student("Anna", "a2V5")
+MISTAKES = Mistakes({"not-enrolled": 2}, "2022-08-27T17:53:19.5143490Z", "not-enrolled", "there is none", "enroll")
 MESSAGE = Message(
     hub="hub-1",
     device_id="Dev-1",
@@ -481,7 +484,25 @@ def test_commits_outlive_the_process(store: Store) -> None:
     assert store._db.execute("PRAGMA synchronous").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, -1])
+def test_a_database_of_the_version_before_classes_keeps_all_and_takes_students(path: Path) -> None:
+    store = Store(path)
+    store.put_fact("id_scope", "0ne00000001")
+    store.add_message(MESSAGE)
+    store.close()
+    database = sqlite3.connect(path)
+    database.executescript("DROP TABLE students; DROP TABLE mistakes; PRAGMA user_version=2")
+    database.close()
+    older = Store(path)
+    older.put_student(STUDENT)
+    older.close()
+    opened = Store(path)
+    assert (opened.fact("id_scope"), opened.students()) == ("0ne00000001", [STUDENT])
+    assert list(read_messages(path)) == [MESSAGE]
+    opened.close()
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, -1, 1])
 def test_a_database_of_another_version_is_left_alone(path: Path, version: int) -> None:
     Store(path).close()
     database = sqlite3.connect(path)
@@ -611,3 +632,34 @@ def test_faults_keep_their_order_and_change_by_number(store: Store) -> None:
     assert [number for number, _ in store.faults()] == numbers[1:]
     store.delete_faults()
     assert store.faults() == []
+
+
+def test_students_and_mistakes_are_found_whatever_the_case_and_outlive_what_they_should(store: Store) -> None:
+    store.put_student(STUDENT)
+    store.put_student(Student("bob", "Ym9i"))
+    store.put_mistakes("anna", MISTAKES)
+    assert (store.student("ANNA"), store.mistakes("ANNA"), store.mistakes("bob")) == (STUDENT, MISTAKES, None)
+    assert [student.registration_id for student in store.students()] == ["Anna", "bob"]
+    store.clear()
+    assert store.mistakes("Anna") is None
+    assert len(store.students()) == 2
+    store.delete_student("aNNa")
+    assert store.student("Anna") is None
+
+
+def test_the_last_messages_of_a_device_and_how_many_there_are_of_each(store: Store) -> None:
+    sent = [replace(MESSAGE, device_id=name, body=body) for name, body in (("a", b"1"), ("b", b"2"), ("A", b"3"))]
+    for message in sent:
+        store.add_message(message)
+    assert store.messages("a", 9) == [sent[0], sent[2]]
+    assert store.messages("A", 1) == [sent[2]]
+    assert store.message_counts() == {"A": 1, "a": 1, "b": 1}
+    store.delete_messages("a")
+    assert store.message_counts() == {"b": 1}
+
+
+def test_the_faults_of_one_device_go_and_those_of_others_and_all_stay(store: Store) -> None:
+    for device in ("Anna", "anna", "bob", None):
+        store.put_fault(Fault("429", device))
+    store.delete_faults_of("ANNA")
+    assert [fault.device for _, fault in store.faults()] == ["bob", None]
