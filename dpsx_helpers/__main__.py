@@ -1,4 +1,4 @@
-"""`dpsx lab | run | check | collect | doctor | links`: the command line of learners and their teachers."""
+"""`dpsx lab | run | check | collect | doctor | join | leave | links`: for learners and their teachers."""
 
 import argparse
 import os
@@ -19,6 +19,7 @@ Learn how a simulated X.509 device is provisioned to Azure IoT Hub, in notebooks
   dpsx check    says what of it is done, for you or for your teacher
   dpsx collect  makes one table of a class's reports
   dpsx doctor   says whether this machine is fit for it
+  dpsx join     uses the emulator of your class, with the file or code from your teacher; dpsx leave goes back
   dpsx links    prints the links that open it on Binder and on a JupyterHub
 """
 INTERRUPTED = 130  # as shells count Ctrl-C
@@ -88,6 +89,10 @@ def _command(given: list[str]) -> int:
         warnings.simplefilter("ignore")  # of libraries, to which a learner can do nothing
         if options.command == "run":
             return _run(options.all)
+        if options.command in ("join", "leave"):
+            membership = _module("membership")
+            print(membership.join(options.file) if options.command == "join" else membership.leave())
+            return 0
         if options.command == "collect":
             return _collect(options.folder, options.csv)
         return _check(options.json) if options.command == "check" else _doctor(options.target)
@@ -169,6 +174,10 @@ def _parser() -> argparse.ArgumentParser:
         "`dpsx check --json` printed, a file each.",
         "doctor": "Check Python, packages, folders, ports, the emulator, those DPSX_ variables that are set, and the "
         "way to the target's endpoint. The last line says which transport to use.",
+        "join": "Use the emulator of a class from now on, in this work folder. Give the file that your teacher made "
+        "for you, or no argument, and paste the code when you are asked: it holds a key, and what stands on a command "
+        "line others may see. Where no command can be run, set DPSX_JOIN to the path or the code instead.",
+        "leave": "Go back to an emulator of your own. Certificate and key stay; in the class your device stays too.",
         "links": "Print the links to this very clone, at its remote and its branch: the badge for Binder, a link for "
         "nbgitpuller, a link for a JupyterHub. Nothing is contacted.",
     }
@@ -181,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     parts["collect"].add_argument(
         "--csv", action="store_true", help="print CSV for a spreadsheet, a column for each step"
     )
+    parts["join"].add_argument("file", nargs="?", metavar="FILE", help="the join file; without it you are asked")
     for name in ("check", "links"):
         parts[name].add_argument("--json", action="store_true", help="print one JSON document instead of text")
     parts["links"].add_argument("--hub", metavar="URL", help="the address of your JupyterHub")

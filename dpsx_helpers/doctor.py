@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from dpsx_helpers import access, certificates, lab, machine, network, proxies, targets, tutorial
+from dpsx_helpers import access, certificates, joining, lab, machine, network, proxies, targets, tutorial
 from dpsx_helpers.emulator import Emulator, EmulatorError
 from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.machine import Finding
@@ -31,8 +31,8 @@ def settled() -> Iterator[None]:
         if not os.environ.get("DPSX_WORK_DIR", "").strip():
             with suppress(lab.LabError):
                 os.environ["DPSX_WORK_DIR"] = str(lab.notebooks_folder() / "work")
-        for name in _PATHS:
-            if os.environ.get(name, "").strip():
+        for name in (*_PATHS, joining.VARIABLE):
+            if (given := os.environ.get(name, "").strip()) and not joining.is_code(given):
                 os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
         yield
     finally:
@@ -72,6 +72,8 @@ def in_terminal(sentence: str, command: str = "dpsx") -> str:
 def _emulator() -> Finding:
     name = "emulator of this work folder"
     try:
+        if (join := tutorial.joined()) is not None:
+            return _class(join)
         seen = Emulator.attach(tutorial.work_dir() / "emulator").overview
     except EmulatorError:
         return Finding(name, True, "not running (the notebooks start it when they need it)")
@@ -80,9 +82,20 @@ def _emulator() -> Finding:
     return Finding(name, True, f"runs at {seen.host}, ID scope {seen.id_scope}, process {seen.pid}")
 
 
+def _class(join: joining.Join) -> Finding:
+    """Whether the emulator of the class answers, on the port of its service side and on that of devices."""
+    name, where = "emulator of your class", f"at {join.host}, where you are {join.registration_id}"
+    for port in (join.https_port, join.mqtt_port):
+        if fault := targets.listens(join.host, port):
+            remedy = "ask your teacher whether it runs, or go back to your own with `dpsx leave`"
+            return Finding(name, False, f"{fault} ({where})", remedy)
+    return Finding(name, True, f"answers {where}")
+
+
 def inputs() -> list[Finding]:
     """A finding for each input of the environment that can be judged before anything runs."""
     checks: list[tuple[tuple[str, ...], Callable[[], str]]] = [
+        ((joining.VARIABLE,), _joined),
         (("DPSX_TRANSPORT",), tutorial.transport),
         (("DPSX_PROXY",), _proxy),
         (("DPSX_REGISTRATION_ID",), tutorial.registration_id),
@@ -105,6 +118,11 @@ def _finding(given: list[str], check: Callable[[], str]) -> Finding:
 
 def _is_set(name: str) -> bool:
     return name in os.environ
+
+
+def _joined() -> str:
+    join = tutorial.joined()
+    return "not used" if join is None else f"joins a class as {join.registration_id}, at {join.host}"
 
 
 def _id_scope() -> str:

@@ -264,12 +264,13 @@ def client(target: Target) -> DeviceProvisioningClient:
 
     NotReadable without access.
     """
-    # No proxy, no retries: the emulator is on this machine and answers at once or not at all.
+    # No proxy, no retries: the emulator is on this machine and answers at once or not at all. That of a class is near,
+    # and may have a whole class to answer.
     near: dict[str, Any] = {
         "connection_verify": str(target.bundle_file),
         "use_env_settings": False,
-        "connection_timeout": 3,
-        "read_timeout": 10,
+        "connection_timeout": 15 if target.join else 3,
+        "read_timeout": 30 if target.join else 10,
         "retry_total": 0,
     }
     if target.dps_connection_string is not None:

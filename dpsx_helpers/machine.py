@@ -104,6 +104,8 @@ def _port() -> Finding:
     name = f"port {_MQTT_PORT} on this machine"
     if _free("127.0.0.1"):
         return Finding(name, True, "free")
+    if _in_class():
+        return Finding(name, True, "taken, and not needed: the emulator of your class is elsewhere")
     if _on_azure():
         return Finding(name, True, "taken, and not needed for Azure")
     if (ours := _own_emulator()) is not None:
@@ -132,6 +134,13 @@ def _free(host: str) -> bool:
 def _on_azure() -> bool:
     try:
         return tutorial.target() == "azure"
+    except LearnerError:
+        return False
+
+
+def _in_class() -> bool:
+    try:
+        return tutorial.joined() is not None
     except LearnerError:
         return False
 

@@ -104,7 +104,7 @@ def request(
             headers={"Authorization": authorization, **(headers or {})},
             json=json,
             verify=str(target.bundle_file) if target.is_emulator else True,
-            timeout=(3, within),
+            timeout=(15, within + 20) if target.join else (3, within),  # a whole class may wait for its answers
         )
 
 

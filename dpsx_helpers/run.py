@@ -26,7 +26,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from dpsx_helpers import certificates, doctor, lab, takeaway, tutorial
+from dpsx_helpers import certificates, doctor, lab, takeaway, targets, tutorial
 from dpsx_helpers.emulator import Emulator, EmulatorError
 from dpsx_helpers.errors import LearnerError
 
@@ -124,7 +124,7 @@ def _check_inputs() -> None:
 def _clear(folder: Path) -> None:
     """Delete what the last run left (and nothing else); on Azure its pair stays, as it may be enrolled there."""
     _stop_emulator(folder)
-    ours = ["executed", "emulator", "index.html", "kernels.log", "progress.json", takeaway.ARCHIVE]
+    ours = ["executed", "emulator", "class", "index.html", "kernels.log", "progress.json", takeaway.ARCHIVE]
     if tutorial.target() == "emulator":
         ours += ["tutorial.json", certificates.CERTIFICATE_FILE, certificates.KEY_FILE]
         ours += [f"notebook-{number:02}" for number in range(QUICKSTART, len(tutorial.STEPS))]
@@ -190,7 +190,7 @@ class _Run:
         _end_on_request()
         loop = asyncio.get_running_loop()
         emulator = None
-        if tutorial.target() == "emulator":
+        if tutorial.target() == "emulator" and tutorial.joined() is None:
             emulator = loop.run_in_executor(self._apart, Emulator.start, self._folder / "emulator")
         self._start_kernel()
         try:
@@ -267,7 +267,9 @@ class _Run:
             return None
         stored = None
         if tutorial.target() == "emulator":
-            stored = len(Emulator.attach(self._folder / "emulator").messages(found[0]))
+            in_class = tutorial.joined() is not None
+            there = targets.current() if in_class else Emulator.attach(self._folder / "emulator")
+            stored = len(there.messages(found[0]))
         device_id, hub, substatus = found
         return Registered(device_id, hub, substatus, stored)
 

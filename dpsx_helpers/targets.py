@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import socks
 
-from dpsx_helpers import access, proxies, tutorial
+from dpsx_helpers import access, joining, proxies, tutorial
 from dpsx_helpers.display import View, note
 from dpsx_helpers.tutorial import Stop
 
@@ -31,7 +31,8 @@ CONNECTION_STRINGS = tuple(tutorial.INPUTS[name] for name in access.CONNECTION_S
 class Target:
     """One service to talk to.
 
-    `scope` is None on Azure until it was entered; `id_scope` then stops with a sentence.
+    `scope` is None on Azure until it was entered; `id_scope` then stops with a sentence. `emulator` is the one on this
+    machine, `join` says how a class's is reached instead; `endpoint` is the service side of either, `host:port`.
     """
 
     name: tutorial.TargetName
@@ -45,6 +46,8 @@ class Target:
     iothub_connection_string: str | None = field(default=None, repr=False)
     credential: "TokenCredential | None" = field(default=None, repr=False)
     emulator: "Emulator | None" = field(default=None, repr=False)
+    endpoint: str | None = None
+    join: joining.Join | None = field(default=None, repr=False)
 
     @property
     def is_emulator(self) -> bool:
@@ -76,8 +79,13 @@ class Target:
         rows += [("Service endpoint", self.service_endpoint)] if self.service_endpoint else []
         return rows + list(self.details)
 
-    def messages(self, device_id: str) -> list[dict[str, Any]]:
-        """What the hub has stored from this device; only where the hub can be read."""
+    def messages(self, device_id: str | None) -> list[dict[str, Any]]:
+        """What the hub has stored from this device (None: from all); only where the hub can be read.
+
+        Of a class's emulator the last thousand of the student's own device.
+        """
+        if self.join is not None:
+            return _messages_of_class(self)
         if self.emulator is None:
             raise tutorial.NotReadable(
                 "What reached your hub cannot be read from here: run "
@@ -88,6 +96,11 @@ class Target:
 
     def log(self) -> list[str]:
         """The lines of the emulator's own log, oldest first."""
+        if self.join is not None:
+            raise tutorial.NotReadable(
+                "The log of your class's emulator is your teacher's: ask what it says of "
+                f"{self.join.registration_id}, which their board shows, too."
+            )
         if self.emulator is None:
             raise tutorial.NotReadable(
                 "Azure shows no log of this conversation: its side is Azure Monitor, in the portal."
@@ -103,6 +116,9 @@ def current() -> Target:
     tutorial.choose_transport()
     if tutorial.target() == "azure":
         return _azure()
+    if (join := tutorial.joined()) is not None:
+        _check_class(join)
+        return _of_class(join)
     from dpsx_helpers.emulator import Emulator
 
     return _trusted(Emulator.start(tutorial.work_dir() / "emulator"))
@@ -112,6 +128,11 @@ def for_operator() -> Target:
     """The target in use, for a notebook that acts for the operator too. Stop when that needs access to the services:
     then the form for it is shown.
     """
+    if (join := tutorial.joined()) is not None:
+        raise Stop(
+            f"This notebook makes devices of other names, and in your class your key opens {join.registration_id} "
+            "alone: run `dpsx leave` in a terminal, then this cell again, and it works on an emulator of your own."
+        )
     target = current()
     if not target.service:
         from IPython.core.getipython import get_ipython
@@ -148,6 +169,8 @@ def attached() -> Target | None:
     """The target in use if it needs no starting: None when the emulator is the target and is not running."""
     if tutorial.target() == "azure":
         return _azure()
+    if (join := tutorial.joined()) is not None:
+        return _of_class(join)
     from dpsx_helpers.emulator import Emulator, EmulatorError
 
     try:
@@ -161,6 +184,8 @@ def stop() -> View:
     target = attached()
     if target is None:
         return note("The emulator is not running.")
+    if target.join is not None:
+        return note("The emulator of your class runs on: it is your teacher's to stop.")
     if target.emulator is None:
         return note("Nothing runs on this machine for Azure: there is nothing to stop.")
     if target.emulator.overview.started_by != "notebook":
@@ -216,7 +241,54 @@ def _trusted(emulator: "Emulator") -> Target:
         dps_connection_string=tutorial.Secret(seen.dps_connection_string),
         iothub_connection_string=tutorial.Secret(seen.iothub_connection_string),
         emulator=emulator,
+        endpoint=seen.service_endpoint,
     )
+
+
+def _of_class(join: joining.Join) -> Target:
+    """The emulator of a class, trusted from now on."""
+    bundle, ca = joining.trust(tutorial.work_dir(), join)
+    os.environ.update(dict(zip(TRUST, map(str, (bundle, ca, bundle)), strict=True)))
+    _reach_without_proxy(join.host)
+    details = (
+        ("Service endpoint", join.endpoint),
+        ("Linked IoT hubs", ", ".join(join.hubs) or "none"),
+        ("MQTT port", str(join.mqtt_port)),
+        ("CA file", str(ca)),
+        ("You are", join.registration_id),
+    )
+    return Target(
+        name="emulator",
+        host=_host(join.host),
+        scope=_id_scope(join.id_scope),
+        hubs=join.hubs,
+        details=details,
+        bundle_file=bundle,
+        dps_connection_string=tutorial.Secret(join.connection_string),
+        iothub_connection_string=tutorial.Secret(join.connection_string),
+        endpoint=join.endpoint,
+        join=join,
+    )
+
+
+def _check_class(join: joining.Join) -> None:
+    if fault := listens(join.host, join.https_port):
+        raise Stop(
+            f"{fault[0].upper()}{fault[1:]}, where the emulator of your class should be: ask your teacher whether it "
+            "runs (it may have moved, then you get a new file), or go back to your own with `dpsx leave`."
+        )
+
+
+def _messages_of_class(target: Target) -> list[dict[str, Any]]:
+    from dpsx_helpers import registry
+
+    answer = registry.request(target, "GET", "/emulator/messages")
+    if not answer.ok:
+        raise Stop(
+            f"The emulator of your class answered {answer.status_code} when it was asked for your messages: ask your "
+            "teacher whether you are still in the class."
+        )
+    return list(answer.json())
 
 
 def _reach_without_proxy(host: str) -> None:

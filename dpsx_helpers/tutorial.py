@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from dpsx_helpers import binder, certificates
+from dpsx_helpers import binder, certificates, joining
 from dpsx_helpers.errors import LearnerError
 
 TargetName = Literal["emulator", "azure"]
@@ -219,6 +219,11 @@ def _check_target(value: str, where: str) -> TargetName:
     )
 
 
+def joined() -> joining.Join | None:
+    """The class whose emulator is used instead of one on this machine; None on Azure, and for who learns alone."""
+    return joining.current(work_dir()) if target() == "emulator" else None
+
+
 def transport() -> Literal["mqtt", "websockets"]:
     """How the device talks: MQTT on port 8883, or MQTT over WebSockets on port 443.
 
@@ -252,13 +257,26 @@ def registration_id() -> str:
     """
     found = known("registration_id")
     if found:
-        return certificates.check_registration_id(found[0])
+        return check_registration_id(*found)
+    if (join := joined()) is not None:
+        return join.registration_id
     if target() == "emulator":
         return TEST_REGISTRATION_ID
     raise Stop(
         "No registration ID is known yet: enter it in the registration ID form of notebook 02 "
         "(or set DPSX_REGISTRATION_ID) and run this cell again."
     )
+
+
+def check_registration_id(text: str, where: str = "entered") -> str:
+    """The registration ID, if DPS takes it, and if it is the learner's own where they have joined a class."""
+    name, join = certificates.check_registration_id(text), joined()
+    if join is not None and name.casefold() != join.registration_id.casefold():
+        raise Stop(
+            f"In your class you are {join.registration_id}, and your key opens nothing for {name} ({where}): leave the "
+            "registration ID as your teacher gave it, or go back to your own emulator with `dpsx leave`."
+        )
+    return name
 
 
 def device_id() -> str:
@@ -355,7 +373,7 @@ def recall() -> dict[str, str]:
 def remember(**facts: str | None) -> None:
     """Keep facts for the next notebook in tutorial.json (None forgets one).
 
-    Facts are kept apart for emulator and Azure.
+    Facts are kept apart for the own emulator, a class's, and Azure.
     """
     document = _load()
     if "target" in facts:
@@ -365,7 +383,7 @@ def remember(**facts: str | None) -> None:
         if name not in FACTS:
             raise TypeError(f"not a fact that may be remembered: {name}")
         section[name] = value
-    document[target()] = {name: value for name, value in section.items() if value is not None}
+    document[_section_of(document)] = {name: value for name, value in section.items() if value is not None}
     write_json(work_dir() / "tutorial.json", document)
 
 
@@ -374,15 +392,22 @@ def forget(*names: str) -> None:
     remember(**dict.fromkeys(names))
 
 
+def forget_class() -> None:
+    """Forget the facts about a class, which were of another emulator than the next one."""
+    document = _load()
+    if document.pop("class", None):
+        write_json(work_dir() / "tutorial.json", document)
+
+
 def _section(document: dict[str, Any]) -> dict[str, str]:
-    section: dict[str, str] = document.get(_target_of(document), {})
+    section: dict[str, str] = document.get(_section_of(document), {})
     return section
 
 
-def _target_of(document: dict[str, Any]) -> str:
-    """The target in use, without reading tutorial.json again."""
-    given = _entered.get("target") or os.environ.get(INPUTS["target"]) or document.get("target")
-    return given or "emulator"
+def _section_of(document: dict[str, Any]) -> str:
+    """The target in use, without reading tutorial.json again; a class's emulator is not the learner's own."""
+    given = _entered.get("target") or os.environ.get(INPUTS["target"]) or document.get("target") or "emulator"
+    return "class" if given == "emulator" and joining.current(work_dir()) else given
 
 
 def _load() -> dict[str, Any]:
@@ -404,7 +429,7 @@ def _fault(document: Any) -> str | None:
         return "it is not a version 1 document"
     if document.get("target", "emulator") not in ("emulator", "azure"):
         return "its target is unknown"
-    for section in ("emulator", "azure"):
+    for section in ("emulator", "azure", "class"):
         facts = document.get(section, {})
         if not isinstance(facts, dict):
             return f"its part {section} is not an object"

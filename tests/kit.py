@@ -14,6 +14,7 @@ from devices import NAME, PASS_PHRASE, set_variables
 
 from dpsx_helpers import binder, certificates, enrollments, targets, tutorial
 from dpsx_helpers.emulator import Emulator
+from dpsx_helpers.joining import VARIABLE
 from dpsx_helpers.targets import Target
 
 
@@ -23,7 +24,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "work"
     folder.mkdir()
     inputs = (*tutorial.INPUTS.values(), *tutorial.VARIABLES, *targets.TRUST, *targets.CONNECTION_STRINGS)
-    for name in (*inputs, *binder.SIGNS):
+    for name in (*inputs, *binder.SIGNS, VARIABLE):
         monkeypatch.setenv(name, "")  # so that what a test sets is taken back too
         monkeypatch.delenv(name)
     monkeypatch.setenv("DPSX_WORK_DIR", str(folder))

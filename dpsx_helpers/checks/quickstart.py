@@ -28,9 +28,10 @@ def start_here() -> View:
         )
     target = running()
     if target.is_emulator:
+        whose = "the emulator of your class" if target.join else "the emulator"
         return passed(
             "this machine is fit",
-            f"the target is the emulator, and it runs at {target.host} with ID scope {target.id_scope}",
+            f"the target is {whose}, and it runs at {target.host} with ID scope {target.id_scope}",
         )
     return passed("this machine is fit", "the target is your Azure subscription") + ask(
         "Do you have a Device Provisioning Service and an IoT hub in the portal, and is the hub in the list "
@@ -326,6 +327,8 @@ def _records_gone(target: Target, registration_id: str, device_id: str) -> None:
 
 
 def _emulator_gone(target: Target | None) -> str:
+    if target is not None and target.join is not None:
+        return "the emulator of your class runs on, for the others"
     if target is None or target.emulator is None:
         return "the emulator is stopped"
     if target.emulator.overview.started_by == "notebook":
@@ -340,6 +343,11 @@ def _reachable(target: Target) -> int:
     fault = targets.listens(target.host, port, proxy=proxies.chosen())
     if fault is None:
         return port
+    if target.join is not None:
+        raise Stop(
+            f"{fault[0].upper()}{fault[1:]}, where the emulator of your class should be: ask your teacher whether it "
+            "runs, then run this check."
+        )
     if target.is_emulator:
         raise Stop(
             f"{fault[0].upper()}{fault[1:]}: the emulator is not running there, so unset "

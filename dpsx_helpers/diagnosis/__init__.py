@@ -171,6 +171,17 @@ def _service_sentence(service: str, error: Exception) -> str:
     status = getattr(error, "status_code", None)
     if tutorial.target() == "azure" and (said := _of_azure(service, error, status)):
         return said
+    join = tutorial.joined()
+    if join is not None and status is None:
+        return (
+            f"The emulator of your class does not answer at {join.endpoint} ({type(error).__name__}): ask your teacher "
+            "whether it runs, and run this cell again."
+        )
+    if join is not None and status == 401:
+        return (
+            f"In your class your key opens what carries your own registration ID, {join.registration_id}, and this "
+            "does not (401): use that ID, or ask your teacher whether you are still in the class."
+        )
     if status is None:
         return (
             f"The {service} does not answer ({type(error).__name__}): run the first cell of this notebook, which "

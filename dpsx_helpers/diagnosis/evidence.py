@@ -311,7 +311,8 @@ def _is_refusal(line: str) -> bool:
 
 def _log_file() -> Path | None:
     try:
-        return tutorial.work_dir() / "emulator" / "emulator.log" if tutorial.target() == "emulator" else None
+        own = tutorial.target() == "emulator" and tutorial.joined() is None
+        return tutorial.work_dir() / "emulator" / "emulator.log" if own else None
     except LearnerError:
         return None
 

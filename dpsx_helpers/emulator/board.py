@@ -94,8 +94,9 @@ def _registered(registration: dict[str, str] | None) -> str:
 def _mistakes(mistakes: dict[str, Any] | None, wide: bool) -> str:
     if mistakes is None:
         return "-"
-    last = f"{_clock(mistakes['at'])} {mistakes['last']}"
-    return f"{sum(mistakes['counts'].values())}: {last}" + (f", {mistakes['reason']}" if wide else "")
+    last = mistakes["last"]
+    total = sum(mistakes["counts"].values())
+    return f"{total}: {last}" + (f" {_clock(mistakes['at'])}, {mistakes['reason']}" if wide else "")
 
 
 def _clock(stamp: str) -> str:

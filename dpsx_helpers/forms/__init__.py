@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dpsx_helpers import access, certificates, targets, tutorial
+import ipywidgets as widgets
+
+from dpsx_helpers import access, certificates, joining, targets, tutorial
 from dpsx_helpers.display import View, note
 from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.forms.access_form import AccessForm
@@ -29,14 +31,18 @@ from dpsx_helpers.tutorial import Stop
 _WHEN_DONE = "Press Enter when you are done."
 _WHERE = {
     "emulator": "Everything stays on this machine; ID scope, endpoint and hub are filled in for you.",
+    "class": "The emulator of your class is your teacher's; ID scope, endpoint and registration ID are filled in for "
+    "you. `dpsx leave` in a terminal goes back to one on this machine.",
     "azure": "You need an Azure account with a provisioning service and a linked hub, as described above.",
 }
 
 
 class _TargetForm(Form):
     def __init__(self) -> None:
-        options = [("the emulator on this machine", "emulator"), ("my Azure subscription", "azure")]
-        self._choice = radio("Work with", options, tutorial.target(), _WHERE[tutorial.target()])
+        self._emulator = "class" if joining.current(tutorial.work_dir()) else "emulator"
+        whose = "of my class" if self._emulator == "class" else "on this machine"
+        options = [(f"the emulator {whose}", "emulator"), ("my Azure subscription", "azure")]
+        self._choice = radio("Work with", options, tutorial.target(), self._where(tutorial.target()))
         super().__init__("Which service?", self._choice)
         self._say("The notebooks remember the choice; you can change it here at any time.")
         self._choice.widget.observe(lambda change: self._try(self._take), names="value")
@@ -45,8 +51,11 @@ class _TargetForm(Form):
     def value(self) -> str:
         return str(self._choice.widget.value)
 
+    def _where(self, target: str) -> str:
+        return _WHERE[self._emulator if target == "emulator" else target]
+
     def _take(self) -> str:
-        self._choice.say(_WHERE[self.value])
+        self._choice.say(self._where(self.value))
         tutorial.enter("target", self.value)
         label = self._choice.widget.label
         return f"✔ From now on every notebook works with {label}: run the cells below (again)."
@@ -324,10 +333,12 @@ def sign_in(target: Target) -> Form | View:
 def registration_id() -> Form:
     """The device's registration ID, which becomes the certificate's subject."""
     default = tutorial.TEST_REGISTRATION_ID if tutorial.target() == "emulator" else ""
+    if (join := tutorial.joined()) is not None:
+        default = join.registration_id
     name = _Input(
         "registration_id",
         "Registration ID",
-        certificates.check_registration_id,
+        tutorial.check_registration_id,
         lambda: _known("registration_id", default),
         tutorial.TEST_REGISTRATION_ID,
         "Letters, digits and - . _ : with a letter, digit or - at the end.",

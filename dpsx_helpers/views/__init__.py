@@ -6,6 +6,7 @@ import platform
 import stat
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dpsx_helpers import binder, certificates, proxies, registry, takeaway, targets, tutorial
 from dpsx_helpers import enrollments as enrolled
@@ -106,6 +107,8 @@ def overview(target: Target) -> View:
 
 
 def _named(target: Target) -> str:
+    if target.join is not None:
+        return "the emulator of your class"
     return "the emulator on this machine" if target.is_emulator else "your Azure subscription"
 
 
@@ -114,9 +117,10 @@ def ports(target: Target) -> View:
     needed = [(8883, "MQTT over TLS: the device talks to DPS and to its hub")]
     needed.append((443, "MQTT over WebSockets: the way out where a firewall blocks 8883"))
     rows = [(str(port), use, _answers(target.host, port)) for port, use in needed]
-    if target.emulator is not None:
-        address, _, port = target.emulator.overview.service_endpoint.rpartition(":")
-        rows.append((port, "HTTPS: enrollments and devices, what the portal does", _answers(address, int(port))))
+    if target.endpoint is not None:
+        service = urlsplit(f"https://{target.endpoint}")
+        address, port = service.hostname or "", service.port or 443
+        rows.append((str(port), "HTTPS: enrollments and devices, what the portal does", _answers(address, port)))
     return table(f"Ports of {target.host}", ("Port", "For", "Now"), rows)
 
 

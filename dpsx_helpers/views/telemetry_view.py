@@ -15,7 +15,7 @@ from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import NotReadable
 from dpsx_helpers.views.chart import Panel, panels
 
-_REFRESH = 0.3  # seconds
+_REFRESH, _REFRESH_IN_CLASS = 0.3, 2.0  # seconds; one emulator answers the whole class
 _LATENCY = "Acknowledged after (ms)"
 _DRAWN = 1e-6, 1e9  # other numbers would have axes that nobody can read
 _MESSAGE_ID = "messageId"  # in the hub's system properties
@@ -139,7 +139,7 @@ class _Live:
         self._one_at_a_time = threading.Lock()
         self._thread: threading.Thread | None = None
         self._handle: Any = None
-        self._before = 0
+        self._last_before: dict[str, Any] | None = None
         self._count = -1
 
     def begin(self) -> None:
@@ -148,10 +148,11 @@ class _Live:
 
         if get_ipython() is None:
             return
-        if self._target.emulator is None:
+        if not self._target.is_emulator:
             display(note(_elsewhere(self._device_id)))  # type: ignore[no-untyped-call]
             return
-        self._before = len(self._target.emulator.messages(self._device_id))
+        stored = self._target.messages(self._device_id)
+        self._last_before = stored[-1] if stored else None
         self._handle = display(self._waiting(), display_id=True)  # type: ignore[no-untyped-call]
         # The kernel finds the cell that an output belongs to by the context.
         context = contextvars.copy_context()
@@ -167,17 +168,15 @@ class _Live:
             self._show(final=True)
 
     def _refresh(self) -> None:
-        while not self._over.wait(_REFRESH):
+        while not self._over.wait(_REFRESH_IN_CLASS if self._target.join else _REFRESH):
             with self._one_at_a_time, suppress(Exception):
                 if not self._over.is_set():
                     self._show(final=False)
 
     def _show(self, *, final: bool) -> None:
-        emulator = self._target.emulator
-        if emulator is None:
-            return
-        stored = emulator.messages(self._device_id)
-        new = stored[self._before :] if len(stored) >= self._before else stored  # the emulator was reset meanwhile
+        stored = self._target.messages(self._device_id)
+        last = self._last_before
+        new = stored[stored.index(last) + 1 :] if last in stored else stored  # else it was reset meanwhile
         if final or len(new) != self._count:
             self._count = len(new)
             self._handle.update(self._view(new, final=final))
