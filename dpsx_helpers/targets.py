@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,17 @@ class Target:
             )
         return list(self.emulator.messages(device_id))
 
+    def send(self, device_id: str, text: str) -> None:
+        """Send a cloud-to-device message, which on Azure goes over AMQP and not from here."""
+        if self.join is not None:
+            _send_in_class(self, device_id, text)
+        elif self.emulator is not None:
+            self.emulator.send(device_id, text)
+        else:
+            raise tutorial.NotReadable(
+                f"To send on Azure run `az iot device c2d-message send -n <your hub> -d {device_id} --data ...`."
+            )
+
     def log(self) -> list[str]:
         """The lines of the emulator's own log, oldest first."""
         if self.join is not None:
@@ -124,11 +136,14 @@ def current() -> Target:
     return _trusted(Emulator.start(tutorial.work_dir() / "emulator"))
 
 
-def for_operator() -> Target:
+def for_operator(device: str | None = None) -> Target:
     """The target in use, for a notebook that acts for the operator too. Stop when that needs access to the services:
     then the form for it is shown.
+
+    `device` is the only one that the notebook makes: in a class it works when that is the student's own.
     """
-    if (join := tutorial.joined()) is not None:
+    join = tutorial.joined()
+    if join is not None and (device is None or device.casefold() != join.registration_id.casefold()):
         raise Stop(
             f"This notebook makes devices of other names, and in your class your key opens {join.registration_id} "
             "alone: run `dpsx leave` in a terminal, then this cell again, and it works on an emulator of your own."
@@ -280,15 +295,27 @@ def _check_class(join: joining.Join) -> None:
 
 
 def _messages_of_class(target: Target) -> list[dict[str, Any]]:
+    return list(_asked_of_class(target, "GET", "messages"))
+
+
+def _send_in_class(target: Target, device_id: str, text: str) -> None:
+    body = b64encode(text.encode()).decode()
+    _asked_of_class(target, "POST", "send", {"deviceId": device_id, "body": body})
+
+
+def _asked_of_class(target: Target, method: str, what: str, document: Any = None) -> Any:
+    """The answer to one of the emulator's own requests that are open to students."""
     from dpsx_helpers import registry
 
-    answer = registry.request(target, "GET", "/emulator/messages")
-    if not answer.ok:
-        raise Stop(
-            f"The emulator of your class answered {answer.status_code} when it was asked for your messages: ask your "
-            "teacher whether you are still in the class."
-        )
-    return list(answer.json())
+    answer = registry.request(target, method, f"/emulator/{what}", json=document)
+    if answer.ok:
+        return answer.json()
+    if answer.status_code == 404:
+        raise Stop("The hub of your class does not know your device: let it register first, and run this cell again.")
+    raise Stop(
+        f"The emulator of your class answered {answer.status_code} when it was asked to {method} {what}: ask your "
+        "teacher whether you are still in the class."
+    )
 
 
 def _reach_without_proxy(host: str) -> None:

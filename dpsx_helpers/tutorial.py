@@ -279,6 +279,12 @@ def check_registration_id(text: str, where: str = "entered") -> str:
     return name
 
 
+def device_for(name: str) -> str:
+    """The ID of a device that a notebook makes beside the quickstart's: `name`, in a class the student's own ID."""
+    join = joined()
+    return name if join is None else join.registration_id
+
+
 def device_id() -> str:
     """The device's name in its hub: what DPS answered, else the registration ID (the enrollment may name another)."""
     return recall().get("device") or registration_id()

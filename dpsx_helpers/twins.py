@@ -159,7 +159,7 @@ def send(target: Target, device_id: str, *texts: str) -> View:
             'twins.send takes one text or more, each in quotes and no list: write twins.send(target, DEVICE, "first", '
             '"second"), and run this cell again.'
         )
-    if target.emulator is None:
+    if not target.is_emulator:
         hub = target.hubs[0].split(".")[0]
         lines = [f"az iot device c2d-message send -n {hub} -d {device_id} --data {_quoted(text)}" for text in texts]
         what_to_do = "Run this in a terminal, after `az login`. The hub keeps the messages until the device comes."
@@ -167,7 +167,7 @@ def send(target: Target, device_id: str, *texts: str) -> View:
     device = registry.get(target, device_id)
     awake = device is not None and device.connection_state == "Connected"
     for text in texts:
-        target.emulator.send(device_id, text)
+        target.send(device_id, text)
     sent = f"Sent to {device_id}: {', '.join(map(_quoted, texts))}."
     return note(f"{sent} It is connected, so nothing waits for it: it reads them at once." if awake else sent)
 

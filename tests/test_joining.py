@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from executed import files_with
+from devices import provision, set_variables
+from executed import Kernel, cells, errors, files_with, only_sentence, read, said
 from processes import RunningEmulator
 from test_run import ROOT, environment
 
@@ -29,6 +30,7 @@ from dpsx_helpers import (
     registry,
     targets,
     tutorial,
+    twins,
     views,
 )
 from dpsx_helpers.certificates import create
@@ -313,6 +315,25 @@ def test_another_registration_id_is_refused_with_the_way_out(joined: Join, monke
     assert "the emulator of my class" in [label for label, _ in choices(forms.target())]
 
 
+def test_the_one_device_of_a_notebook_is_ones_own(joined: Join, work: Path) -> None:
+    """Notebook 09 makes one device, and sends to it."""
+    assert tutorial.device_for("thermostat-09") == "anna"
+    target = targets.for_operator("anna")
+    with pytest.raises(Stop, match=r"^The hub of your class does not know your device"):
+        target.send("anna", "too early")
+    pair = create("anna", "1234", work, key_type="ec-p256")
+    enrollments.save(target, pair.certificate_file)
+    set_variables(target)
+    provision()
+    assert twins.send(target, "anna", "one", "two").text == 'Sent to anna: "one", "two".'
+    assert twins.waiting(target, "anna") == 2
+    with pytest.raises(Stop, match=r"^The emulator of your class answered 401 "):
+        target.send("bob", "not mine")
+    assert twins.change(target, "anna", {"properties": {"desired": {"interval": 7}}}).desired["interval"] == 7
+    membership.leave()
+    assert tutorial.device_for("thermostat-09") == "thermostat-09"
+
+
 def test_what_only_the_teacher_can_do_is_said_in_one_sentence(joined: Join) -> None:
     with pytest.raises(Stop, match=r"in your class your key opens anna alone: run `dpsx leave` in a terminal"):
         targets.for_operator()
@@ -393,6 +414,33 @@ def test_a_student_runs_the_quickstart_at_the_class(school: RunningEmulator, inv
     (row,) = [one for one in school.emulator.board()["students"] if one["registrationId"] == "anna"]
     assert (row["enrollment"], row["registration"], row["messages"]) == (None, None, 21), "05 has cleaned up"
     assert row["mistakes"]["counts"] == {"unknown-id-scope": 1, "unknown-device": 1}, "the two that 04 and 05 make"
+
+
+def test_a_student_runs_notebook_09_with_a_device_of_their_own_id(invited: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    kernel = Kernel(tmp_path / "kernel", DPSX_WORK_DIR=str(work), DPSX_JOIN=str(invited), PYTHONPATH=str(ROOT))
+    try:
+        ran = kernel.execute(read(9))
+    finally:
+        kernel.end()
+    assert errors(ran) == []
+    shown = "\n".join(map(said, cells(ran, "code")))
+    assert "✔ anna follows: it has adopted version " in shown
+    assert "cloudToDeviceMessageCount: 2 before, 0 after" in shown
+
+
+@pytest.mark.parametrize("number", [6, 7, 8, 10])
+def test_the_other_notebooks_say_in_one_sentence_where_they_run(number: int, invited: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    kernel = Kernel(tmp_path / "kernel", DPSX_WORK_DIR=str(work), DPSX_JOIN=str(invited), PYTHONPATH=str(ROOT))
+    try:
+        sentence = only_sentence(kernel.execute(read(number)))
+    finally:
+        kernel.end()
+    assert "in your class your key opens anna alone: run `dpsx leave` in a terminal" in sentence
+    assert not (work / "emulator").exists()
 
 
 def test_join_and_leave_on_the_command_line(school: RunningEmulator, invited: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from dpsx_helpers import tutorial
 from dpsx_helpers.checks.exercises import Exercise, NotYet, running
 from dpsx_helpers.display import View, ask, passed
 from dpsx_helpers.progress import recorded
@@ -10,7 +11,7 @@ from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Stop
 from dpsx_helpers.twins import Twin, get, waiting
 
-DEVICE = "thermostat-09"
+DEVICE = "thermostat-09"  # in a class the student's own: see _device
 _KNOWN_METHOD = "blink"
 _INTERVAL, _DELETED = 60, "unit"
 _LIGHTS = ["red", "amber", "green"]
@@ -20,9 +21,10 @@ _LIGHTS = ["red", "amber", "green"]
 def twins() -> View:
     """The device has adopted the latest desired properties, answered a method, and got every message."""
     target = running()
-    seen = get(target, DEVICE)
+    name = _device()
+    seen = get(target, name)
     if seen is None:
-        raise Stop(f"The hub has no device {DEVICE}: run the cells of this notebook from the top, then this check.")
+        raise Stop(f"The hub has no device {name}: run the cells of this notebook from the top, then this check.")
     if seen.desired_version < 2:
         raise Stop(
             "The desired properties were never changed: run the cells under “Change a setting”, then this check."
@@ -30,21 +32,25 @@ def twins() -> View:
     if not seen.followed:
         raise Stop(f"{_behind(seen)}: run the cell under “While it sleeps”, then this check.")
     if not _answers(seen):
-        raise Stop(f"{DEVICE} has answered no direct method yet: run the cell that calls it, then this check.")
-    left, messages = waiting(target, DEVICE), _messages(seen)
+        raise Stop(f"{name} has answered no direct method yet: run the cell that calls it, then this check.")
+    left, messages = waiting(target, name), _messages(seen)
     if left:
-        raise Stop(f"{_count(left)} still waiting for {DEVICE}: run the cell that lets it read them, then this check.")
+        raise Stop(f"{_count(left)} still waiting for {name}: run the cell that lets it read them, then this check.")
     done = [
-        f"{DEVICE} follows: it has adopted version {seen.adopted} of its desired properties, which is the latest",
+        f"{name} follows: it has adopted version {seen.adopted} of its desired properties, which is the latest",
         "it has answered a direct method",
     ]
     if messages:
         return passed(*done, f"it has reported {len(messages)} messages that waited for it, and none is left")
     if target.is_emulator:
-        raise Stop(f"{DEVICE} has got no message yet: run the two cells that send and read them, then this check.")
+        raise Stop(f"{name} has got no message yet: run the two cells that send and read them, then this check.")
     return passed(*done) + ask(
         "Did you run the lines with `az`? Then run the cell that lets the device read its messages, and this check."
     )
+
+
+def _device() -> str:
+    return tutorial.device_for(DEVICE)
 
 
 def _setting(target: Target) -> str:
@@ -104,7 +110,7 @@ def _unfit_answer(name: str, status: Any, answer: Any) -> str | None:
 def _three_messages(target: Target) -> str:
     """Exercise 3: three messages were waiting, and the device has got them in the order in which they were sent."""
     seen = _existing(target)
-    if left := waiting(target, DEVICE):
+    if left := waiting(target, _device()):
         raise NotYet(f"{_count(left)} still waiting: let the device be switched on, and note as many.")
     last = _messages(seen)[-len(_LIGHTS) :]
     if last != _LIGHTS:
@@ -115,15 +121,16 @@ def _three_messages(target: Target) -> str:
 
 
 def _existing(target: Target) -> Twin:
-    seen = get(target, DEVICE)
+    seen = get(target, _device())
     if seen is None:
-        raise NotYet(f"the hub has no device {DEVICE}, which the cells of this notebook make: run them from the top.")
+        raise NotYet(f"the hub has no device {_device()}, which this notebook makes: run its cells from the top.")
     return seen
 
 
 def _behind(seen: Twin) -> str:
     adopted = "none" if seen.adopted is None else _json(seen.adopted)
-    return f"{DEVICE} has adopted version {adopted} of its desired properties, and {seen.desired_version} is the latest"
+    latest = seen.desired_version
+    return f"{seen.device_id} has adopted version {adopted} of its desired properties, and {latest} is the latest"
 
 
 def _answers(seen: Twin) -> dict[str, tuple[Any, Any]]:

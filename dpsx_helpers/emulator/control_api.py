@@ -53,8 +53,21 @@ class Reset(_ControlHandler):
         self.answer({"done": "reset"})
 
 
-class Send(_ControlHandler):
+class _OwnHandler(_ControlHandler):
+    """What a student may ask for their own device, too."""
+
+    def authorize(self) -> None:
+        if self.by_owner():
+            return
+        Handler.authorize(self)
+        if self.student is None:
+            super().authorize()
+
+
+class Send(_OwnHandler):
     """Send a cloud-to-device message: Azure's service side takes them over AMQP only."""
+
+    for_students = frozenset({"POST"})
 
     def post(self) -> None:
         document = self.document()
@@ -65,6 +78,8 @@ class Send(_ControlHandler):
             raise self.bad_request("the body is not an object with deviceId and body, which is base64") from None
         if not isinstance(name, str):
             raise self.bad_request("deviceId is not a text")
+        if not self.sees(name):
+            raise self.not_yours(f"the deviceId {name!r}")
         command = self.services.send_command(self._device(name), body, document)
         self.answer({"messageId": command.message_id, "deviceId": name, "enqueuedTimeUtc": command.enqueued})
 
@@ -76,7 +91,7 @@ class Send(_ControlHandler):
         raise Refused(refusals.DEVICE_NOT_FOUND, device_id=name)
 
 
-class Messages(Handler):
+class Messages(_OwnHandler):
     """The last messages of a student's own device, which on Azure they would read from the hub's event endpoint."""
 
     for_students = frozenset({"GET"})

@@ -15,6 +15,7 @@ from measure_class import MESSAGES, measure, report
 from pki import make_device
 from processes import COMMAND, RunningEmulator, free_host, run_command
 from rest import ask
+from test_run import hearing_ctrl_c
 
 from dpsx_helpers import joining
 from dpsx_helpers.emulator import board
@@ -268,7 +269,10 @@ def test_watching_follows_the_class_until_it_is_interrupted_or_the_emulator_ends
     try:
         running.emulator.admit(["anna"])
         command = [*COMMAND, "board", "--watch", "--state-dir", str(running.state_dir)]
-        watching = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "12"]
+        with hearing_ctrl_c():
+            watching = [
+                subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "12"
+            ]
         for process in watching:
             assert process.stdout
             while "1 students" not in process.stdout.readline():

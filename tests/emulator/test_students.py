@@ -247,6 +247,18 @@ def test_messages_are_ones_own_whatever_is_asked_for(both: Class) -> None:
     assert ask(both.emulator, "GET", "/emulator/messages", authorization="").status_code == 401
 
 
+def test_messages_go_to_ones_own_device_alone(both: Class) -> None:
+    def waits(name: str) -> int:
+        return int(done(ask(both.emulator, "GET", f"/devices/{name}"))["cloudToDeviceMessageCount"])
+
+    assert done(both.ask("anna", "POST", "/emulator/send", {"deviceId": "anna", "body": "aGk="}))["deviceId"] == "anna"
+    for device in ("bob", "BOB", "bob ", "", "*"):
+        both.refused("anna", "POST", "/emulator/send", {"deviceId": device, "body": "aGk="})
+    for body in (None, [], {"deviceId": ["bob"], "body": "aGk="}, {"body": "aGk="}):
+        assert both.ask("anna", "POST", "/emulator/send", body).status_code == 400
+    assert (waits("anna"), waits("bob")) == (1, 0)
+
+
 @pytest.mark.parametrize("device_id", ["bob", "BOB", "teacher", "anna2", "Anna\u00e4"])
 def test_nobody_becomes_another_by_the_device_id_of_their_enrollment(room: Class, device_id: str) -> None:
     answer = room.enroll("anna", deviceId=device_id)
