@@ -163,7 +163,7 @@ def _sound(join: Join) -> bool:
     texts = (join.host, join.id_scope, join.registration_id, *join.hubs)
     ports = (join.mqtt_port, join.https_port, *(() if join.ws_port is None else (join.ws_port,)))
     return (
-        all(isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9._:-]{1,255}", text) for text in texts)
+        all(isinstance(text, str) and re.fullmatch(r"[\w.:%-]{1,255}", text) for text in texts)
         and all(type(port) is int and 0 < port < 65536 for port in ports)
         and isinstance(join.key, str)
         and bool(re.fullmatch(r"[A-Za-z0-9+/]{16,128}={0,2}", join.key))

@@ -50,6 +50,10 @@ _CHECKS: dict[int, Callable[[], View]] = {
 }
 
 
+# These make devices of other names, or ask what in a class is the teacher's alone: see targets.for_operator.
+_NOT_IN_CLASS = (6, 7, 8, 10)
+
+
 @dataclass(frozen=True)
 class Step:
     """A notebook ("06") or an exercise ("06.1"). `found` is one sentence or more; `passed` is ISO 8601 in UTC."""
@@ -103,10 +107,12 @@ def make() -> Report:
     target, passed = tutorial.target(), progress.recall()
     steps = []
     for number, (name, title) in enumerate(tutorial.STEPS):
-        steps.append(_notebook(name[:2], title, _CHECKS.get(number), passed.get(name[:2])))
+        elsewhere = number in _NOT_IN_CLASS and tutorial.joined() is not None
+        check = _not_here if elsewhere else _CHECKS.get(number)
+        steps.append(_notebook(name[:2], title, check, passed.get(name[:2])))
         for place, exercise in enumerate(of_notebook(number), start=1):
-            step = f"{name[:2]}.{place}"
-            steps.append(_step(step, f"Exercise {place}: {exercise.task}", _looking(exercise), passed.get(step)))
+            step, look = f"{name[:2]}.{place}", _not_here if elsewhere else _looking(exercise)
+            steps.append(_step(step, f"Exercise {place}: {exercise.task}", look, passed.get(step)))
     learner = os.environ.get(LEARNER, "").strip()[:_LONGEST_NAME] or None
     return Report(datetime.now(UTC).isoformat(timespec="seconds"), learner, target, tuple(steps), _note())
 
@@ -119,6 +125,10 @@ def _look_for_the_work_folder() -> None:
             f"There is no work folder {name} (from the environment variable DPSX_WORK_DIR): set it to the folder that "
             f"the notebooks have worked in, or unset it, and start {_COMMAND} again."
         )
+
+
+def _not_here() -> View:
+    raise LearnerError("In a class this is done on an emulator of your own: look again after `dpsx leave`.")
 
 
 def _note() -> str:

@@ -1,5 +1,5 @@
 """Measure a class at one emulator: `python tests/measure_class.py [--students 100] [--processes 2]
-[--host 127.0.0.5]`.
+[--host 127.50.0.5]`.
 
 Every student has a certificate made beforehand and a join file of the emulator. On one signal all of them, spread over
 the processes, enroll over HTTPS with their own keys, provision, and send ten messages, with Microsoft's own clients.
@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,6 +32,7 @@ from azure.iot.deviceprovisioning import DeviceProvisioningClient
 
 from dpsx_helpers import certificates, joining
 from dpsx_helpers.emulator import Emulator, sas
+from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.joining import Join
 
 MESSAGES = 10
@@ -115,6 +117,7 @@ def _work(names: list[str], folder: Path, bundle: Path, boss: Connection) -> Non
 
 
 async def _together(names: list[str], folder: Path, bundle: Path) -> list[Outcome]:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(len(names)))  # nobody waits for a thread
     return list(await asyncio.gather(*(_student(name, folder / name, bundle) for name in names)))
 
 
@@ -223,10 +226,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure a class at one emulator.")
     parser.add_argument("--students", type=int, default=100)
     parser.add_argument("--processes", type=int, default=2, help="that the students are spread over (2)")
-    parser.add_argument("--host", default="127.0.0.5", help="a loopback address (127.0.0.5)")
+    parser.add_argument("--host", default="127.50.0.5", help="a loopback address (127.50.0.5)")
     options = parser.parse_args()
-    with TemporaryDirectory() as folder:
-        measured = measure(options.students, options.processes, options.host, Path(folder))
+    try:
+        with TemporaryDirectory() as folder:
+            measured = measure(options.students, options.processes, options.host, Path(folder))
+    except LearnerError as error:
+        print(error, file=sys.stderr)
+        return 1
     print(report(measured))
     return 1 if measured.failed else 0
 

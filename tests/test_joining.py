@@ -28,6 +28,7 @@ from dpsx_helpers import (
     machine,
     membership,
     registry,
+    report,
     targets,
     tutorial,
     twins,
@@ -441,6 +442,19 @@ def test_the_other_notebooks_say_in_one_sentence_where_they_run(number: int, inv
         kernel.end()
     assert "in your class your key opens anna alone: run `dpsx leave` in a terminal" in sentence
     assert not (work / "emulator").exists()
+
+
+def test_the_report_of_a_student_asks_for_nothing_that_is_not_theirs(
+    school: RunningEmulator, joined: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    made = report.make()
+    elsewhere = [step.step for step in made.steps if step.found.startswith("In a class this is done on an emulator of")]
+    assert {step[:2] for step in elsewhere} == {"06", "07", "08", "10"}
+    assert {step.step for step in made.steps if step.step[:2] in ("06", "07", "08", "10")} == set(elsewhere)
+    assert {step.step: step.state for step in made.steps}["00"] == "done"
+    (row,) = [one for one in school.emulator.board()["students"] if one["registrationId"] == "anna"]
+    assert row["mistakes"] is None, "to look is no mistake"
 
 
 def test_join_and_leave_on_the_command_line(school: RunningEmulator, invited: Path, tmp_path: Path) -> None:
