@@ -1,6 +1,8 @@
 """A class at one emulator: the commands of the teacher, the board, and a class that works all at once."""
 
 import json
+import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -18,7 +20,8 @@ from rest import ask
 from test_run import hearing_ctrl_c
 
 from dpsx_helpers import joining
-from dpsx_helpers.emulator import board
+from dpsx_helpers.emulator import board, refusals
+from dpsx_helpers.emulator.__main__ import _parser
 from dpsx_helpers.emulator.addresses import bind
 from dpsx_helpers.emulator.options import Options, StartError
 
@@ -290,6 +293,27 @@ def test_watching_follows_the_class_until_it_is_interrupted_or_the_emulator_ends
     assert (watching[1].returncode, said_last.count("\n")) == (1, 1)
     assert "does not answer" in said_last or "No emulator is running" in said_last
     watching[0].communicate()
+
+
+# --- the teacher's page -----------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs" / "teaching" / "class.md").read_text(encoding="utf-8")
+
+
+def test_every_command_of_the_page_is_one() -> None:
+    typed = re.findall(r"^\.venv/bin/python -m dpsx_helpers\.emulator (.+)$", PAGE, re.MULTILINE)
+    in_table = re.findall(r"^\| [a-z].*? \| `((?:reset|fault|messages|send|students) ?[^`]*)`", PAGE, re.MULTILINE)
+    assert len(typed) >= 5
+    assert len(in_table) >= 7
+    for line in [*typed, *in_table]:
+        words = shlex.split(re.sub(r"\$\(.*\) ", "anna ", line))
+        assert _parser().parse_args(words).command
+
+
+def test_every_mistake_of_the_page_is_a_refusal() -> None:
+    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", PAGE))
+    assert {"not-enrolled", "other-certificate", "dps-not-yours", "evicted"} <= set(refusals.ALL)
+    assert {name for name in named if name not in refusals.ALL} == set()
 
 
 # --- all at once ------------------------------------------------------------------------------------------------------
