@@ -26,7 +26,7 @@ from dpsx_helpers import certificates
 from dpsx_helpers.emulator import Emulator, EmulatorError
 
 REGISTRATION_ID = "Python-device-01"  # everybody's, as in the tutorial
-PASS_PHRASE = "1234"  # noqa: S105 - the quickstart's own
+PASS_PHRASE = "1234"
 MESSAGES = 10
 MEGABYTE = 1024 * 1024
 
