@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -83,58 +84,58 @@ def _command(given: list[str]) -> int:
     if options.command is None:
         parser.print_help()
         return 0
-    if options.command == "links":
-        return _links(options.hub, options.json)
     with warnings.catch_warnings(), _module("doctor").settled():
         warnings.simplefilter("ignore")  # of libraries, to which a learner can do nothing
-        if options.command == "run":
-            return _run(options.all)
-        if options.command in ("join", "leave"):
-            membership = _module("membership")
-            print(membership.join(options.file) if options.command == "join" else membership.leave())
-            return 0
-        if options.command == "collect":
-            return _collect(options.folder, options.csv)
-        return _check(options.json) if options.command == "check" else _doctor(options.target)
+        return _COMMANDS[options.command](options)
 
 
-def _run(everything: bool) -> int:
-    _module("run").run(sys.stdout, everything)
+def _run(options: argparse.Namespace) -> int:
+    _module("run").run(sys.stdout, options.all)
     return 0
 
 
-def _check(as_json: bool) -> int:
+def _check(options: argparse.Namespace) -> int:
     """0 when there is a report, whatever is in it."""
     if sys.stderr.isatty():
         print("Looking at what is there: this takes some seconds …", file=sys.stderr)
     found = _module("report").make()
-    print(found.as_json() if as_json else found.as_text())
+    print(found.as_json() if options.json else found.as_text())
     return 0
 
 
-def _links(hub: str | None, as_json: bool) -> int:
+def _links(options: argparse.Namespace) -> int:
     """Warnings go to standard error, so that standard output can be pasted from, or read by a program."""
     links = _module("links")
-    made = links.make(_module("lab").notebooks_folder().parent, hub)
-    print(made.as_json() if as_json else made.as_text())
+    made = links.make(_module("lab").notebooks_folder().parent, options.hub)
+    print(made.as_json() if options.json else made.as_text())
     for warning in made.warnings:
         print(warning, file=sys.stderr)
     return 0
 
 
-def _collect(folder: Path, as_csv: bool) -> int:
+def _collect(options: argparse.Namespace) -> int:
     """1 when a file is no report or counts no more, which is said after the table."""
-    found = _module("collect").read(folder)
-    print(found.as_csv() if as_csv else found.as_text(), end="" if as_csv else "\n")
+    found = _module("collect").read(options.folder)
+    print(found.as_csv() if options.csv else found.as_text(), end="" if options.csv else "\n")
     for problem in found.problems:
         print(problem, file=sys.stderr)
     return 1 if found.problems else 0
 
 
-def _doctor(target: str | None) -> int:
+def _join(options: argparse.Namespace) -> int:
+    print(_module("membership").join(options.file))
+    return 0
+
+
+def _leave(_: argparse.Namespace) -> int:
+    print(_module("membership").leave())
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
     doctor, machine = _module("doctor"), _module("machine")
-    if target is not None:
-        os.environ["DPSX_TARGET"] = target
+    if options.target is not None:
+        os.environ["DPSX_TARGET"] = options.target
     found = doctor.findings()
     for finding in found:
         print(doctor.line(finding), flush=True)
@@ -146,6 +147,12 @@ def _doctor(target: str | None) -> int:
     print("This machine is fit for the tutorial." if fit else mend)
     print(f"Transport: {transport}")
     return 0 if fit else 1
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run, "check": _check, "collect": _collect, "doctor": _doctor, "join": _join, "leave": _leave,
+    "links": _links,
+}  # fmt: skip
 
 
 def _module(name: str) -> Any:

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as widgets
-
 from dpsx_helpers import access, certificates, joining, targets, tutorial
 from dpsx_helpers.display import View, note
 from dpsx_helpers.errors import LearnerError
