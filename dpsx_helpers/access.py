@@ -95,6 +95,12 @@ def check_service_host(text: str, owner: str, where: str = "entered") -> str:
     """
     whose, other, others, example = _OWNERS[owner]
     host = text.strip().lower()
+    if "sharedaccesskey" in host:
+        raise Stop(
+            f"What was given for the host of your {whose} ({where}) is a connection string, and there is a key in it: "
+            "delete it there, put the host alone, or enter it in the secret fields of forms.service_access(target), "
+            "and run this cell again."
+        )
     if not re.fullmatch(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::\d+)?", host) or host.startswith("global."):
         raise Stop(
             f"The host of your {whose} ({where}) is not of the right form: its Overview page in the portal shows one "

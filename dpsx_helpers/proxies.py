@@ -83,14 +83,17 @@ def why(error: socks.ProxyError) -> str:
 
 
 def of_the_system(host: str) -> dict[str, str]:
-    """(scheme, address without credentials) of the proxies that are set up for web traffic to this host.
+    """(scheme, address without credentials) of the proxies that are set up for traffic to this host.
 
     HTTPS_PROXY and its like, on Windows and macOS also the system's settings:
-    https://docs.python.org/3/library/urllib.request.html#urllib.request.getproxies
+    https://docs.python.org/3/library/urllib.request.html#urllib.request.getproxies. The device takes none of them but
+    that for mqtt, by itself: the MQTT library under the SDK asks for it in this very way.
     """
     if proxy_bypass(host):
         return {}
-    return {name: _shown(text) for name, text in sorted(getproxies().items()) if name in ("http", "https", "all")}
+    return {
+        name: _shown(text) for name, text in sorted(getproxies().items()) if name in ("http", "https", "all", "mqtt")
+    }
 
 
 def _shown(text: str) -> str:

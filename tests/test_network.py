@@ -157,9 +157,19 @@ def test_a_proxy_that_is_set_up_is_proposed_where_nothing_else_is_open() -> None
     system = {"https": "http://proxy.example:3128"}
     seen = replace(ALL_WELL, mqtt=shut(MQTT), websockets=shut(WEBSOCKETS), system=system)
     assert "set DPSX_PROXY to it (http://proxy.example:3128) and DPSX_TRANSPORT" in verdicts.transport(seen)[1]
+    for name in ("mqtt", "all", "http"):
+        assert "http://one.example:1" in verdicts.transport(replace(seen, system={name: "http://one.example:1"}))[1]
     open_one = replace(ALL_WELL, system=system)
     assert verdicts.transport(open_one)[0] == "mqtt"
     assert "the device goes past them" in named(verdicts.findings(open_one), "proxies").found
+
+
+def test_the_one_proxy_that_the_device_takes_by_itself_is_told() -> None:
+    seen = replace(ALL_WELL, system={"mqtt": "http://proxy.example:3128"})
+    finding = named(verdicts.findings(seen), "proxies")
+    assert finding.found == "mqtt: http://proxy.example:3128; the device takes that for mqtt by itself"
+    assert finding.remedy.startswith("unset MQTT_PROXY, and set DPSX_PROXY to it")
+    assert fit(verdicts.findings(seen))
 
 
 def test_a_chosen_proxy_is_the_way_if_it_is_open() -> None:
@@ -195,7 +205,7 @@ def server(tmp_path: Path, root: Authority) -> Device:
 @pytest.fixture(autouse=True)
 def clean(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On Azure, no proxy of this machine, and quick to give up."""
-    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "MQTT_PROXY", "NO_PROXY"):
         for one in (name, name.lower()):
             monkeypatch.delenv(one, raising=False)
     tutorial.enter("target", "azure")
@@ -380,6 +390,8 @@ def test_the_proxies_of_the_system_are_told_without_their_login(monkeypatch: pyt
     monkeypatch.setenv("ALL_PROXY", "quic://me:s3cret@proxy.example")
     told = proxies.of_the_system("dps.example")
     assert told == {"all": "of a form that is not known here", "https": "http://proxy.example:3128"}
+    monkeypatch.setenv("MQTT_PROXY", "http://proxy.example")
+    assert proxies.of_the_system("dps.example")["mqtt"] == "http://proxy.example:8080"
     monkeypatch.setenv("NO_PROXY", "example.org,dps.example")
     assert proxies.of_the_system("dps.example") == {}
 

@@ -91,7 +91,7 @@ def transport(seen: Seen) -> tuple[str, str]:
     if websockets:
         return "websockets", "websockets, on port 443, as 8883 is of no use here: set DPSX_TRANSPORT=websockets."
     if seen.system and seen.proxy is None:
-        name = next((name for name in ("https", "all", "http") if name in seen.system), "")
+        name = next(name for name in ("mqtt", "https", "all", "http") if name in seen.system)
         return "none", (
             f"none directly, but a proxy is set up here: set DPSX_PROXY to it ({seen.system[name]}) and "
             "DPSX_TRANSPORT=websockets, and start `dpsx doctor` again."
@@ -181,5 +181,10 @@ def _proxies(seen: Seen) -> Finding:
     told += [f"DPSX_PROXY: {seen.proxy}"] if seen.proxy else []
     if not told:
         return Finding(name, True, "none set up for this host")
+    if seen.proxy is None and "mqtt" in seen.system:
+        remedy = "unset MQTT_PROXY, and set DPSX_PROXY to it, so that what is looked at here is what the device does"
+        return Finding(
+            name, False, f"{', '.join(told)}; the device takes that for mqtt by itself", remedy, required=False
+        )
     used = "" if seen.proxy else "; the device goes past them, unless DPSX_PROXY names one"
     return Finding(name, True, f"{', '.join(told)}{used}")
