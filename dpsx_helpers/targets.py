@@ -33,7 +33,8 @@ class Target:
     """One service to talk to.
 
     `scope` is None on Azure until it was entered; `id_scope` then stops with a sentence. `emulator` is the one on this
-    machine, `join` says how a class's is reached instead; `endpoint` is the service side of either, `host:port`.
+    machine, `join` says how a class's is reached instead. `service_endpoint` is where DPS answers the operator: a host,
+    with a port if that is not 443; None on Azure while it is not known.
     """
 
     name: tutorial.TargetName
@@ -47,7 +48,6 @@ class Target:
     iothub_connection_string: str | None = field(default=None, repr=False)
     credential: "TokenCredential | None" = field(default=None, repr=False)
     emulator: "Emulator | None" = field(default=None, repr=False)
-    endpoint: str | None = None
     join: joining.Join | None = field(default=None, repr=False)
 
     @property
@@ -256,7 +256,6 @@ def _trusted(emulator: "Emulator") -> Target:
         dps_connection_string=tutorial.Secret(seen.dps_connection_string),
         iothub_connection_string=tutorial.Secret(seen.iothub_connection_string),
         emulator=emulator,
-        endpoint=seen.service_endpoint,
     )
 
 
@@ -266,7 +265,6 @@ def _of_class(join: joining.Join) -> Target:
     os.environ.update(dict(zip(TRUST, map(str, (bundle, ca, bundle)), strict=True)))
     _reach_without_proxy(join.host)
     details = (
-        ("Service endpoint", join.endpoint),
         ("Linked IoT hubs", ", ".join(join.hubs) or "none"),
         ("MQTT port", str(join.mqtt_port)),
         ("CA file", str(ca)),
@@ -276,12 +274,12 @@ def _of_class(join: joining.Join) -> Target:
         name="emulator",
         host=_host(join.host),
         scope=_id_scope(join.id_scope),
+        service_endpoint=join.endpoint,
         hubs=join.hubs,
         details=details,
         bundle_file=bundle,
         dps_connection_string=tutorial.Secret(join.connection_string),
         iothub_connection_string=tutorial.Secret(join.connection_string),
-        endpoint=join.endpoint,
         join=join,
     )
 

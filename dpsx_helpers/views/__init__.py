@@ -117,8 +117,8 @@ def ports(target: Target) -> View:
     needed = [(8883, "MQTT over TLS: the device talks to DPS and to its hub")]
     needed.append((443, "MQTT over WebSockets: the way out where a firewall blocks 8883"))
     rows = [(str(port), use, _answers(target.host, port)) for port, use in needed]
-    if target.endpoint is not None:
-        service = urlsplit(f"https://{target.endpoint}")
+    if target.is_emulator and target.service_endpoint is not None:
+        service = urlsplit(f"https://{target.service_endpoint}")
         address, port = service.hostname or "", service.port or 443
         rows.append((str(port), "HTTPS: enrollments and devices, what the portal does", _answers(address, port)))
     return table(f"Ports of {target.host}", ("Port", "For", "Now"), rows)
