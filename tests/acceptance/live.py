@@ -16,7 +16,7 @@ from azure.iot.deviceprovisioning import DeviceProvisioningClient
 from clients import cause, credentials, document, group_document
 from pki import Device, issue, make_ca, make_device
 
-from dpsx_helpers import conversation, registry, targets
+from dpsx_helpers import conversation, enrollments, registry, targets
 from dpsx_helpers.emulator import Emulator
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Secret
@@ -32,7 +32,7 @@ def on_emulator(emulator: Emulator) -> Target:
         "emulator",
         seen.host,
         seen.id_scope,
-        seen.hubs,
+        hubs=seen.hubs,
         bundle_file=seen.bundle_file,
         dps_connection_string=Secret(seen.dps_connection_string),
         iothub_connection_string=Secret(seen.iothub_connection_string),
@@ -49,7 +49,7 @@ def on_azure(environment: Mapping[str, str]) -> Target:
         "azure",
         targets.check_host(host),
         targets.check_id_scope(environment["DPSX_ID_SCOPE"]),
-        (address,),
+        hubs=(address,),
         dps_connection_string=dps,
         iothub_connection_string=hub,
     )
@@ -83,8 +83,7 @@ class Live:
     @contextmanager
     def service(self) -> Iterator[DeviceProvisioningClient]:
         """Microsoft's client for the service side, and its own exceptions."""
-        trust = {"connection_verify": str(self.target.bundle_file)} if self.target.bundle_file else {}
-        with DeviceProvisioningClient.from_connection_string(self.target.dps_connection_string, **trust) as client:
+        with enrollments.client(self.target) as client:
             yield client
 
     def device(self, label: str = "device", **options: Any) -> Device:
