@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from devices import NAME
+from devices import PASS_PHRASE
 from executed import BY_NUMBER, cells, lines, read, words
 
 from dpsx_helpers import collect, tutorial
@@ -238,18 +238,18 @@ def test_the_table_in_the_page_is_what_collect_prints(tmp_path: Path) -> None:
 
 
 def test_the_test_cell_for_nbgrader_raises_exactly_while_the_exercise_is_open(emulated: Target, work: Path) -> None:
-    from dpsx_helpers import enrollments, rollover
+    from dpsx_helpers import diagnosis, enrollments, rollover
 
     (cell,) = re.findall(r"<!-- test cell -->\n```python\n(.*?)```", page("results.md"), re.DOTALL)
     with pytest.raises(AssertionError, match="Not yet: there is no enrollment Python-device-03"):
         exec(cell, {})
-    (solution,) = re.findall(r"```python\n(third = .*?)```", cells(read(6), "markdown")[-4].source, re.DOTALL)
-    made = rollover.pair("Python-device-02", "old", "1234")
+    (exercise,) = [cell.source for cell in cells(read(6), "markdown") if "### Exercise 1:" in cell.source]
+    (solution,) = re.findall(r"```python\n(.*?)```", exercise, re.DOTALL)
     document_for = next(cell.source for cell in cells(read(6), "code") if "def document_for" in cell.source)
+    known = {"diagnosis": diagnosis, "rollover": rollover, "target": emulated, "pass_phrase": PASS_PHRASE}
+    exec(document_for.partition("\n\n")[0], known)
     with enrollments.service(emulated) as client:
-        known = {"client": client, "rollover": rollover, "pass_phrase": "1234", "NAME": NAME, "old": made}
-        exec(document_for.partition("\n\n")[0], known)
-        exec(solution, known)
+        exec(solution, known | {"client": client})
     exec(cell, {})
 
 
