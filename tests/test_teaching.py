@@ -12,8 +12,10 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from binder_image import ARGUMENTS
 from devices import PASS_PHRASE
 from executed import BY_NUMBER, cells, lines, read, words
+from test_project import pins
 
 from dpsx_helpers import collect, tutorial
 from dpsx_helpers.checks.exercises import of_notebook
@@ -337,7 +339,11 @@ def test_image_and_chart_are_the_same_in_page_values_and_schema() -> None:
     text = page("kubernetes.md")
     build = next(block for block in blocks(text, "sh") if "jupyter-repo2docker" in block)
     values = together("values.yaml")["singleuser"]
-    assert f"--user-id {values['uid']} " in build
+    # What is replayed in test_binder is this image: the same folder, the same builder, the same user.
+    assert str(values["uid"]) == ARGUMENTS["NB_UID"]
+    assert f"--user-id {ARGUMENTS['NB_UID']} --user-name {ARGUMENTS['NB_USER']} " in build
+    (builder,) = pins("requirements-dev.txt")["jupyter-repo2docker"]
+    assert f"pip install jupyter-repo2docker=={builder}\n" in build
     assert f"image={values['image']['name']} " in build
     (version,) = re.findall(r"--version (\d+\.\d+\.\d+)", text)
     assert f"release {version}:" in (VALUES / "values.yaml").read_text()
