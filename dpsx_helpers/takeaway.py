@@ -54,8 +54,11 @@ def pack() -> Packed:
 
 def shown(packed: Packed) -> View:
     """What was packed, with a button that downloads it where the notebook can reach it."""
+    if not packed.taken:
+        return note("There is nothing to take along yet: your work folder holds no file, or keys alone.")
     count, kilobytes = len(packed.taken), packed.archive.stat().st_size / 1000
-    said = note(f"{ARCHIVE} holds {count} files of your work folder, {kilobytes:.0f} kB. No key is among them.")
+    files = "1 file" if count == 1 else f"{count} files"
+    said = note(f"{ARCHIVE} holds {files} of your work folder, {kilobytes:.0f} kB. No key is among them.")
     rows = [(name, "packed") for name in packed.taken]
     rows += [(name, f"stays here: {reason}") for name, reason in packed.left]
     listed = fold("What is in it, and what is not", table("The work folder", ("File", "What became of it"), rows))

@@ -211,6 +211,13 @@ def test_a_button_downloads_it(at_work: Target, work: Path) -> None:
     assert re.search(r"python-device\.key\.pem +stays here: it is or shows a private key", shown.text)
 
 
+def test_with_nothing_to_take_along_there_is_no_button(work: Path, pair: certificates.Pair) -> None:
+    pair.certificate_file.unlink()
+    assert views.take_along().text.startswith("There is nothing to take along yet")
+    (work / "notes.txt").write_text("read chapter two")
+    assert "holds 1 file of your work folder" in views.take_along().text
+
+
 def test_a_work_folder_that_is_elsewhere_is_named(
     at_work: Target, work: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
