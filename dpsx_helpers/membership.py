@@ -16,6 +16,8 @@ def join(file: str | None) -> str:
     work = tutorial.work_dir()
     if os.environ.get(joining.VARIABLE, "").strip():
         raise JoinError(f"{joining.VARIABLE} is set, and it decides: unset it, then join.")
+    if os.environ.get(tutorial.INPUTS["target"], "emulator") != "emulator":
+        raise JoinError(f"{tutorial.INPUTS['target']} names another target, and it decides: unset it, then join.")
     leave()
     tutorial.remember(target="emulator")
     joining.keep(work, found)

@@ -298,6 +298,18 @@ def test_the_variable_joins_too_by_path_or_by_code(work: Path, invited: Path, mo
     assert [one.ok for one in doctor.inputs() if one.name == "DPSX_JOIN"] == [False]
 
 
+def test_who_has_chosen_azure_by_hand_joins_and_by_the_environment_does_not(
+    work: Path, invited: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DPSX_TARGET", "azure")
+    with pytest.raises(JoinError, match=r"^DPSX_TARGET names another target, and it decides: unset it, then join"):
+        membership.join(str(invited))
+    monkeypatch.delenv("DPSX_TARGET")
+    tutorial.remember(target="azure")
+    assert membership.join(str(invited)).startswith("You are anna ")
+    assert tutorial.target() == "emulator"
+
+
 def test_on_azure_a_class_does_not_count(joined: Join, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DPSX_TARGET", "azure")
     assert tutorial.joined() is None

@@ -123,7 +123,8 @@ def _three_messages(target: Target) -> str:
 def _existing(target: Target) -> Twin:
     seen = get(target, _device())
     if seen is None:
-        raise NotYet(f"the hub has no device {_device()}, which this notebook makes: run its cells from the top.")
+        name = _device()
+        raise NotYet(f"the hub has no device {name}, which the cells of this notebook make: run them from the top.")
     return seen
 
 

@@ -81,7 +81,15 @@ def _added(emulator: Emulator, names: list[str], folder: Path) -> list[str]:
         f"{len(joins)} may join. Each file holds a key: hand it to its own student alone, who then runs",
         "  dpsx join FILE",
         "Who would rather paste a line gets it from: students code NAME",
+        *_near(emulator.overview.host),
     ]
+
+
+def _near(host: str) -> list[str]:
+    """What a teacher is told whose emulator the students' machines cannot reach."""
+    near = host == "localhost" or host.startswith("127.") or host == "::1"
+    hint = f"{host} leads nowhere but to this machine: for others start it with run --host ADDRESS --allow-network."
+    return [hint] if near else []
 
 
 def _removed(emulator: Emulator, name: str) -> str:

@@ -57,10 +57,9 @@ class _OwnHandler(_ControlHandler):
     """What a student may ask for their own device, too."""
 
     def authorize(self) -> None:
-        if self.by_owner():
-            return
-        Handler.authorize(self)
-        if self.student is None:
+        if self._named_student(self.request.headers.get("Authorization", "")):
+            Handler.authorize(self)
+        else:
             super().authorize()
 
 

@@ -20,7 +20,7 @@ from rest import ask
 from test_run import hearing_ctrl_c
 
 from dpsx_helpers import joining
-from dpsx_helpers.emulator import board, refusals
+from dpsx_helpers.emulator import board, class_commands, refusals
 from dpsx_helpers.emulator.__main__ import _parser
 from dpsx_helpers.emulator.addresses import bind
 from dpsx_helpers.emulator.options import Options, StartError
@@ -100,6 +100,8 @@ def test_students_are_added_with_a_file_each_that_its_owner_alone_reads(room: Ru
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
     assert "5 may join. " in text
     assert "dpsx join FILE" in text
+    assert text.splitlines()[-1].startswith(f"{room.host} leads nowhere but to this machine: ")
+    assert class_commands._near("192.168.7.20") == class_commands._near("teacher.local") == []
     keys = [joining.read_file(file).key for file in files]
     assert len(set(keys)) == 5
     assert not any(key in text + room.log() for key in keys)
