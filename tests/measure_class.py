@@ -50,12 +50,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Measured:
-    """The whole class. `memory` is MB of the emulator (before, at the end), `cpu` seconds of its processor time."""
+    """The whole class. `memory` is MB of the emulator (before, at the end).
+
+    `cpu` is processor time in seconds: of the emulator, and of the students' clients together.
+    """
 
     students: int
     seconds: float
     memory: tuple[float, float]
-    cpu: float
+    cpu: tuple[float, float]
     outcomes: list[Outcome]
 
     @property
@@ -76,17 +79,19 @@ def measure(students: int, processes: int, host: str, folder: Path) -> Measured:
             (folder / join.registration_id / "join.json").write_text(join.as_file())
         server = psutil.Process(emulator.overview.pid)
         before, cpu_before = server.memory_info().rss, sum(server.cpu_times()[:2])
-        seconds, outcomes = _all_at_once(names, processes, folder, emulator.overview.bundle_file)
+        seconds, clients, outcomes = _all_at_once(names, processes, folder, emulator.overview.bundle_file)
         after, cpu_after = server.memory_info().rss, sum(server.cpu_times()[:2])
         _compare(outcomes, emulator)
     finally:
         emulator.stop()
     memory = (before / 1e6, after / 1e6)
-    return Measured(students, seconds, memory, cpu_after - cpu_before, outcomes)
+    return Measured(students, seconds, memory, (cpu_after - cpu_before, clients), outcomes)
 
 
-def _all_at_once(names: list[str], processes: int, folder: Path, bundle: Path) -> tuple[float, list[Outcome]]:
-    """Let every process get ready, give the signal, and collect. The seconds are from signal to the last answer."""
+def _all_at_once(names: list[str], processes: int, folder: Path, bundle: Path) -> tuple[float, float, list[Outcome]]:
+    """Let every process get ready, give the signal, and collect: seconds from the signal to the last answer, processor
+    time of the processes, outcomes.
+    """
     spawning = multiprocessing.get_context("spawn")
     workers = []
     for number in range(processes):
@@ -100,11 +105,11 @@ def _all_at_once(names: list[str], processes: int, folder: Path, bundle: Path) -
     begin = time.monotonic()
     for _, ours in workers:
         ours.send("go")
-    outcomes = [Outcome(**one) for _, ours in workers for one in ours.recv()]
+    answers = [ours.recv() for _, ours in workers]
     seconds = time.monotonic() - begin
     for worker, _ in workers:
         worker.join()
-    return seconds, outcomes
+    return seconds, sum(used for used, _ in answers), [Outcome(**one) for _, share in answers for one in share]
 
 
 def _work(names: list[str], folder: Path, bundle: Path, boss: Connection) -> None:
@@ -113,7 +118,9 @@ def _work(names: list[str], folder: Path, bundle: Path, boss: Connection) -> Non
     logging.getLogger("azure").setLevel(logging.CRITICAL)
     boss.send("ready")
     boss.recv()
-    boss.send([asdict(one) for one in asyncio.run(_together(names, folder, bundle))])
+    begin = time.process_time()
+    outcomes = asyncio.run(_together(names, folder, bundle))
+    boss.send((time.process_time() - begin, [asdict(one) for one in outcomes]))
 
 
 async def _together(names: list[str], folder: Path, bundle: Path) -> list[Outcome]:
@@ -156,8 +163,9 @@ async def _quickstart(outcome: Outcome, folder: Path, bundle: Path) -> None:
         await asyncio.gather(*map(hub.send_message, messages))
     finally:
         await hub.shutdown()
-    outcome.steps["send"] = time.monotonic() - begin
+    outcome.steps["send"], begin = time.monotonic() - begin, time.monotonic()
     await asyncio.to_thread(_look, join, bundle)
+    outcome.steps["look"] = time.monotonic() - begin
 
 
 def _enroll(join: Join, bundle: Path, pem: str) -> None:
@@ -208,7 +216,7 @@ def _compare(outcomes: list[Outcome], emulator: Emulator) -> None:
 def report(measured: Measured) -> str:
     """The measures as a table of Markdown, and what failed."""
     lines = ["| step | median | slowest |", "|---|---|---|"]
-    for step in ("enroll", "provision", "send", "total"):
+    for step in ("enroll", "provision", "send", "look", "total"):
         taken = [one.steps[step] for one in measured.outcomes if step in one.steps]
         if taken:
             lines.append(f"| {step} | {statistics.median(taken):.2f} s | {max(taken):.2f} s |")
@@ -217,7 +225,8 @@ def report(measured: Measured) -> str:
         "",
         f"{measured.students} students, {measured.students * MESSAGES} messages: {measured.seconds:.1f} s from signal "
         f"to the last answer, {len(measured.failed)} failed.",
-        f"Emulator: {measured.cpu:.1f} s of processor time; {before:.0f} MB of memory before, {after:.0f} MB after.",
+        f"Emulator: {measured.cpu[0]:.1f} s of processor time; {before:.0f} MB of memory before, {after:.0f} MB after.",
+        f"Students' clients: {measured.cpu[1]:.1f} s of processor time.",
     ]
     return "\n".join(lines + [f"{one.name}: {one.wrong}" for one in measured.failed])
 

@@ -35,6 +35,7 @@ from dpsx_helpers import (
     views,
 )
 from dpsx_helpers.certificates import create
+from dpsx_helpers.checks import quickstart
 from dpsx_helpers.diagnosis.evidence import refusals
 from dpsx_helpers.emulator.tls import Files, prepare
 from dpsx_helpers.errors import LearnerError
@@ -454,6 +455,25 @@ def test_the_other_notebooks_say_in_one_sentence_where_they_run(number: int, inv
         kernel.end()
     assert "in your class your key opens anna alone: run `dpsx leave` in a terminal" in sentence
     assert not (work / "emulator").exists()
+
+
+def test_messages_of_an_earlier_run_are_told_apart_by_the_clock_of_the_class(
+    joined: Join, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The student's own clock may be wrong: here by an hour."""
+    target = targets.current()
+    pair = create("anna", "1234", work, key_type="ec-p256")
+    enrollments.save(target, pair.certificate_file)
+    set_variables(target)
+    provision(3)
+    tutorial.remember(device="anna")
+    ahead = quickstart.datetime(2999, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr(quickstart, "_since", ahead)
+    checks.before_connecting()
+    with pytest.raises(Stop, match=r"^The hub has stored 0 messages of anna since the last check before connecting"):
+        checks.simulate(2, expected=2)
+    provision(2)
+    assert "2 are stored there" in checks.simulate(2, expected=2).text
 
 
 def test_the_report_of_a_student_asks_for_nothing_that_is_not_theirs(

@@ -1,7 +1,7 @@
 """The checks of notebooks 00 to 05: each shows what it saw, or stops with one sentence."""
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dpsx_helpers import certificates, enrollments, machine, proxies, registry, targets, tutorial
@@ -166,6 +166,8 @@ def before_connecting() -> View:
     _device_certificate(seen)
     name = _same_name(seen, values["DPS_X509_REGISTRATION_ID"], "DPS_X509_REGISTRATION_ID")
     port = _reachable(target)
+    if target.join is not None:
+        _since = _after_the_last(target)
     lines = [
         "all six variables are set",
         f"certificate and registration ID agree: {name}",
@@ -263,6 +265,15 @@ def _enabled_with_our_certificate(target: Target, device_id: str) -> None:
             f"The hub knows {device_id} by another certificate than the one on disk: run register() in "
             "notebook 04 again, then this check."
         )
+
+
+def _after_the_last(target: Target) -> datetime:
+    """Just after the last message that is stored already, by the clock of the class's emulator and not by this one."""
+    stored = target.messages(tutorial.device_id())
+    latest = max(
+        (_enqueued(message["enqueuedTimeUtc"]) for message in stored), default=datetime.min.replace(tzinfo=UTC)
+    )
+    return latest + timedelta(microseconds=1)
 
 
 def _enqueued(stamp: str) -> datetime:
