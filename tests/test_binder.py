@@ -258,7 +258,7 @@ def test_what_holds_a_secret_is_known_in_every_form(pair: certificates.Pair) -> 
 
 # --- the image --------------------------------------------------------------------------------------------------------
 
-# They were 62 MB when this was written, on a base of six times as much. What goes beyond is a package too many, or one
+# They were 63 MB when this was written, on a base of six times as much. What goes beyond is a package too many, or one
 # that the base has already: JupyterLab and Notebook alone are 86 MB.
 LARGEST_LAYERS = 80_000_000  # bytes
 _INSTALLED = (
@@ -267,7 +267,7 @@ _INSTALLED = (
 )
 
 
-@pytest.mark.timeout(900)  # 80 seconds of processor time, most of it for installing; other tests run beside it
+@pytest.mark.timeout(900)  # 95 seconds of processor time, most of it for installing; other tests run beside it
 def test_binder_builds_its_image_and_the_quickstart_runs_in_it(capsys: pytest.CaptureFixture[str]) -> None:
     with replayed(ROOT) as image:
         tell(image, capsys)
