@@ -195,7 +195,10 @@ def current(work: Path) -> Join | None:
             return read(given, f"The code in {VARIABLE}")
         return read_file(Path(given).expanduser())
     kept = _kept(work)
-    return read_file(kept) if kept.exists() else None
+    try:
+        return read_file(kept) if kept.exists() else None
+    except JoinError as error:
+        raise JoinError(f"{str(error).removesuffix('.')}, or go back to your own emulator with `dpsx leave`.") from None
 
 
 def keep(work: Path, join: Join) -> None:

@@ -317,6 +317,19 @@ def test_on_azure_a_class_does_not_count(joined: Join, monkeypatch: pytest.Monke
     assert not targets.current().is_emulator
 
 
+def test_a_damaged_file_in_the_work_folder_is_one_line_and_one_can_leave(joined: Join, work: Path) -> None:
+    (work / "class" / "join.json").write_text("{")
+    with pytest.raises(JoinError) as caught:
+        targets.current()
+    said = str(caught.value)
+    assert said.startswith(
+        f"{work / 'class' / 'join.json'} is no join file or code: ask your teacher for it once more, or"
+    )
+    assert said.endswith("with `dpsx leave`.")
+    assert membership.leave().startswith("You have left the class")
+    assert tutorial.registration_id() == tutorial.TEST_REGISTRATION_ID
+
+
 def test_another_registration_id_is_refused_with_the_way_out(joined: Join, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tutorial.check_registration_id("ANNA") == "ANNA"
     monkeypatch.setenv("DPSX_REGISTRATION_ID", "bob")
