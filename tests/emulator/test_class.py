@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from connections import at_dps, enrolled
-from measure_class import MESSAGES, measure, report
 from pki import make_device
 from processes import COMMAND, RunningEmulator, free_host, run_command
 from rest import ask
 from test_run import hearing_ctrl_c
 
+from benchmarks.class_room import MESSAGES, measure, report
 from dpsx_helpers import joining
 from dpsx_helpers.emulator import board, class_commands, refusals
 from dpsx_helpers.emulator.__main__ import _parser

@@ -1,4 +1,4 @@
-"""Measure a class at one emulator: `python tests/measure_class.py [--students 100] [--processes 2]
+"""Measure a class at one emulator: `python benchmarks/class_room.py [--students 100] [--processes 2]
 [--host 127.50.0.5]`.
 
 Every student has a certificate made beforehand and a join file of the emulator. On one signal all of them, spread over
