@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,14 @@ def run_command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[
 
 
 class RunningEmulator:
-    """`python -m dpsx_helpers.emulator run` in a process of its own."""
+    """`python -m dpsx_helpers.emulator run` in a process of its own, or another `program` with the same commands."""
 
-    def __init__(self, state_dir: Path, host: str | None = None, *arguments: str) -> None:
+    def __init__(
+        self, state_dir: Path, host: str | None = None, *arguments: str, program: Sequence[str] = COMMAND
+    ) -> None:
         self.state_dir = state_dir
         self.host = host or free_host()
-        command = [*COMMAND, "run", "--state-dir", str(state_dir), "--host", self.host, *arguments]
+        command = [*program, "run", "--state-dir", str(state_dir), "--host", self.host, *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.overview = self._read_overview()
         self.emulator = Emulator.attach(state_dir)

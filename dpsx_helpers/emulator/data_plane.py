@@ -1,6 +1,5 @@
 """What all requests of the HTTPS data planes share: who may ask, how answers, pages and errors look."""
 
-import hmac
 import json
 import logging
 from base64 import b64decode, b64encode
@@ -83,7 +82,7 @@ class Handler(RequestHandler):
     def by_owner(self) -> bool:
         """Whether the emulator's own token came, which only its owner can read."""
         token = self.request.headers.get("Authorization", "")
-        return hmac.compare_digest(token.encode(), f"Bearer {self.access.token}".encode())
+        return sas.same(token, f"Bearer {self.access.token}")
 
     def authorize(self) -> None:
         if self.by_owner():

@@ -115,16 +115,21 @@ def test_impossible_places_are_one_line(tmp_path: Path, arguments: list[str], wo
     assert words in failed_start(tmp_path / "state", *arguments)
 
 
-def test_nothing_listens_but_the_ports_of_the_overview(start: Callable[..., RunningEmulator]) -> None:
-    emulator = start("--ws-port", "0")
+@pytest.mark.parametrize("switch", [[], ["--allow-network"]], ids=["without the switch", "with it"])
+def test_nothing_listens_but_the_ports_of_the_overview(start: Start, tmp_path: Path, switch: list[str]) -> None:
+    """Every socket of the process and of all that it has started, with a device and a notebook connected."""
+    emulator = start("--ws-port", "0", "--hubs", "2", *switch)
     overview = emulator.emulator.overview
-    listening = {
-        connection.laddr.port
-        for connection in psutil.Process(emulator.process.pid).net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip == emulator.host
-    }
-    assert listening == {overview.mqtt_port, overview.https_port, overview.ws_port}
-    assert not any(listens(emulator.host, port) for port in (1883, 5671, 5672))
+    device = provisioned(emulator, tmp_path, "listened-to")
+    with connected(emulator, device) as client:
+        send(client, "hello")
+        own = psutil.Process(emulator.process.pid)
+        sockets = [one for each in (own, *own.children(recursive=True)) for one in each.net_connections("all")]
+    seen = {(one.laddr.ip, one.laddr.port) for one in sockets if one.status == psutil.CONN_LISTEN}
+    assert seen == {(emulator.host, port) for port in (overview.mqtt_port, overview.https_port, overview.ws_port)}
+    inet = [one for one in sockets if one.family in (socket.AF_INET, socket.AF_INET6)]
+    assert {one.laddr.ip for one in inet} == {emulator.host}, "none is bound to anything else, for UDP or outwards"
+    assert len(inet) > len(seen), "the device's connection is among them"
 
 
 def test_an_address_of_the_network_needs_the_switch(tmp_path: Path) -> None:
