@@ -9,9 +9,11 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.cookiejar import CookieJar
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from processes import listens, wait_for
 from test_run import hearing_ctrl_c
@@ -276,3 +278,29 @@ def test_dpsx_lab_serves_the_first_notebook_and_one_ctrl_c_ends_it(opened: Lab) 
     said = opened.said()
     assert "Traceback" not in said
     assert "(y/[n])" not in said.lower()
+
+
+def test_jupyterlab_and_its_kernels_listen_on_loopback_only(opened: Lab) -> None:
+    """Every socket of the server, and of a kernel that a notebook has started."""
+    if not opened.token:
+        opened.token = urlsplit(opened.link).query.removeprefix("token=")
+    address = urlsplit(opened.link)
+    root = f"{address.scheme}://{address.netloc}"
+    headers = {"Authorization": f"token {opened.token}"}
+    asked = urllib.request.Request(f"{root}/api/kernels", b'{"name": "python3"}', headers)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=30) as answer:
+        assert answer.status == 201
+    own = psutil.Process(opened.process.pid)
+
+    def listening() -> dict[int, set[str]]:
+        family = [own, *own.children(recursive=True)]
+        sockets = {one.pid: one.net_connections("inet") for one in family}
+        assert all(ip_address(each.laddr.ip).is_loopback for them in sockets.values() for each in them if each.laddr)
+        return {
+            pid: {each.laddr.ip for each in them if each.status == psutil.CONN_LISTEN} for pid, them in sockets.items()
+        }
+
+    wait_for(lambda: any(ips for pid, ips in listening().items() if pid != own.pid), within=60)
+    seen = listening()
+    assert seen[own.pid] == {"127.0.0.1"}
+    assert len([ips for ips in seen.values() if ips == {"127.0.0.1"}]) >= 2, "the kernel too"
