@@ -33,6 +33,7 @@ from dpsx_helpers.emulator.websocket import WebSocket
 
 LOG = logging.getLogger("dpsx_helpers.emulator")
 _FAULTS = ("asyncio", "tornado.application", "tornado.general")  # loggers that tell of faults of our own
+_HEAD_WITHIN, _BODY_WITHIN = 120.0, 60.0  # seconds for TLS, idleness and the head of a request; for its body
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -255,7 +256,11 @@ class _Emulator:
         access = Access(names, {"provisioningserviceowner": facts.dps_key}, {"iothubowner": facts.hub_key}, facts.token)
         control = Control(stop=self._stop.set, active=self._active)
         server = HTTPServer(
-            service_api.application(self._services, access, control), ssl_options=context, max_body_size=1 << 20
+            service_api.application(self._services, access, control),
+            ssl_options=context,
+            max_body_size=1 << 20,
+            idle_connection_timeout=_HEAD_WITHIN,
+            body_timeout=_BODY_WITHIN,
         )
         sock.setblocking(False)
         server.add_socket(sock)

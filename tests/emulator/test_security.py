@@ -12,8 +12,9 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,8 +34,11 @@ from wire import Desk
 
 from dpsx_helpers import authorities, certificates, joining, takeaway, tutorial
 from dpsx_helpers.certificate_files import CertificateError
-from dpsx_helpers.emulator import EmulatorError, control_api, dps_api, hub_api, sas, service_api
+from dpsx_helpers.emulator import EmulatorError, control_api, dps_api, hub_api, sas, server, service_api, tls
 from dpsx_helpers.emulator.data_plane import Access, Control
+from dpsx_helpers.emulator.options import Options
+from dpsx_helpers.emulator.running import Running
+from dpsx_helpers.emulator.store import Store
 from dpsx_helpers.emulator.students import Student
 from dpsx_helpers.forms import uploads
 
@@ -65,18 +69,18 @@ def let_in(desk: Desk, wrong: bool) -> dict[str, bool]:
     }
 
     async def answers() -> dict[str, bool]:
-        server = HTTPServer(application)
+        service = HTTPServer(application)
         with socket.create_server(("127.0.0.1", 0)) as door:
             door.setblocking(False)
-            server.add_socket(door)
+            service.add_socket(door)
             address = "http://{}:{}".format(*door.getsockname())
             codes = {}
             for name, (path, version, authorization) in requests.items():
                 url = f"{address}{path}?api-version={version}"
                 answer = await AsyncHTTPClient().fetch(url, headers={"Authorization": authorization}, raise_error=False)
                 codes[name] = answer.code
-            server.stop()
-            await server.close_all_connections()
+            service.stop()
+            await service.close_all_connections()
         assert set(codes.values()) <= {200, 401}, codes
         return {name: code == 200 for name, code in codes.items()}
 
@@ -228,6 +232,38 @@ def test_the_largest_body_is_answered_on_every_path(emulator: RunningEmulator, k
             assert status is not None, (method, path)
             assert status < 500 or status == 501, (method, path, status)
     emulator.emulator.reset()
+
+
+@pytest.mark.parametrize("begun", ["tcp", "tls", "head", "body"])
+def test_a_request_that_never_ends_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: str) -> None:
+    """Half a second instead of a minute or two, for who says nothing in TLS and for who drips a request."""
+    monkeypatch.setattr(server, "_HEAD_WITHIN", 0.5)
+    monkeypatch.setattr(server, "_BODY_WITHIN", 0.5)
+    files, options = tls.Files(tmp_path), Options(tmp_path)
+    tls.prepare(files, "127.0.0.1", datetime.now(UTC))
+    facts = Running("0ne00111111", "127.0.0.1", 8883, 8443, None, {}, 1, "pytest", KEYS["dps"], KEYS["hub"], "t0ken")
+    start = b"PUT /devices/x?api-version=2021-04-12 HTTP/1.1\r\n"
+    if begun == "body":
+        start += b"Host: 127.0.0.1\r\nAuthorization: Bearer t0ken\r\nContent-Length: 1000\r\n\r\n"
+
+    async def drip(store: Store) -> float:
+        door = socket.create_server(("127.0.0.1", 0))
+        service = server._Emulator(options, facts, files, store)._https(door)
+        context = None if begun == "tcp" else ssl.create_default_context(cafile=str(files.ca))
+        reader, writer = await asyncio.open_connection(*door.getsockname(), ssl=context)
+        began, loop = asyncio.get_running_loop().time(), asyncio.get_running_loop()
+        for byte in start if begun in ("head", "body") else b"":
+            writer.write(bytes([byte]))
+        while not reader.at_eof() and loop.time() < began + ANSWER_WITHIN:
+            if begun in ("head", "body"):
+                writer.write(b"x")
+            await asyncio.sleep(0.05)
+        writer.close()
+        service.stop()
+        return loop.time() - began
+
+    with closing(Store(tmp_path / "emulator.db")) as store:
+        assert 0.4 < asyncio.run(drip(store)) < ANSWER_WITHIN
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
