@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dpsx_helpers import __version__
-from dpsx_helpers.errors import LearnerError
+from dpsx_helpers.errors import LearnerError, shown
 
 _ABOUT = """\
 Learn how a simulated X.509 device is provisioned to Azure IoT Hub, in notebooks, on an emulator or on Azure.
@@ -39,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has gone: `dpsx check | head`
         _print_no_more()
     except OSError as error:  # a full disk, a folder that may not be read …
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"{error.strerror or error}{where}: mend that and start again.", file=sys.stderr)
+        where = f" ({shown(error.filename)})" if error.filename else ""
+        print(f"{shown(error.strerror or error)}{where}: mend that and start again.", file=sys.stderr)
         _print_no_more()
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
@@ -160,6 +160,12 @@ def _module(name: str) -> Any:
     return import_module(f"dpsx_helpers.{name}")
 
 
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name of the folder is blank")
+    return Path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dpsx", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -193,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     parts["doctor"].add_argument(
         "--target", choices=("emulator", "azure"), help="whose endpoint (when left out: the one that you work with)"
     )
-    parts["collect"].add_argument("folder", metavar="FOLDER", type=Path, help="where the reports are")
+    parts["collect"].add_argument("folder", metavar="FOLDER", type=_folder, help="where the reports are")
     parts["collect"].add_argument(
         "--csv", action="store_true", help="print CSV for a spreadsheet, a column for each step"
     )

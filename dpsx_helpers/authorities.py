@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from dpsx_helpers import certificates, chains
-from dpsx_helpers.certificate_files import CertificateError, load_certificate, shown
+from dpsx_helpers.certificate_files import CertificateError, load_certificate
 from dpsx_helpers.certificate_making import (
     KeyType,
     PrivateKey,
@@ -29,7 +29,9 @@ from dpsx_helpers.certificate_making import (
     refuse_short,
 )
 from dpsx_helpers.certificate_store import alone_in, put_pair
+from dpsx_helpers.errors import shown, shown_value
 
+_LONGEST_PATH = 100
 _A_DAY = 1  # the certificate of a proof is looked at once
 
 
@@ -74,6 +76,11 @@ def create(
     """
     certificates.check_registration_id(name)  # the same signs make a good file name
     refuse_short(pass_phrase)
+    if path_length is not None and not (type(path_length) is int and 0 <= path_length <= _LONGEST_PATH):
+        raise CertificateError(
+            f"{shown_value(path_length)} is no path length: give None, or how many authorities may follow, for example "
+            "0."
+        )
     certificate_file, key_file = folder / f"{name}.pem", folder / f"{name}.key.pem"
     made = Authority(name, certificate_file, key_file, issuer)
     with _held(folder):
@@ -104,6 +111,7 @@ def issue(
     """
     certificates.check_registration_id(registration_id)
     refuse_short(pass_phrase)
+    certificates.check_existing(existing)
     pair = certificates.Pair(folder / certificates.CERTIFICATE_FILE, folder / certificates.KEY_FILE, created=True)
     with _held(folder):
         if existing != "replace" and _is_there(pair.certificate_file, pair.key_file, halves=existing == "refuse"):

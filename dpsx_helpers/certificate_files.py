@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.utils import CryptographyDeprecationWarning
 
-from dpsx_helpers.errors import LearnerError
+from dpsx_helpers import given_files
+from dpsx_helpers.errors import LearnerError, shown
 
 
 class CertificateError(LearnerError, ValueError):
@@ -47,17 +48,10 @@ class PemBlock:
 
 
 CERTIFICATE_LABELS = frozenset({"CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"})
-_LARGEST_FILE = 1 << 20
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 #]{1,60})-----")
 _HEADERS = re.compile(rb"\s*((?:[A-Za-z0-9-]+:[^\r\n]*\r?\n(?:[ \t]+[^\r\n]*\r?\n)*)*)")
 _OLD_PKCS12 = re.compile(rb"\x30[\x80-\x84].{0,4}?\x02\x01\x03\x30", re.DOTALL)
 _PKCS7_OID = bytes.fromhex("06092a864886f70d0107")
-
-
-def shown(path: Path) -> str:
-    """A path for a sentence: as it is, or escaped where it would break the line."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
 
 
 def read_file(path: Path, what: str) -> bytes:
@@ -68,25 +62,19 @@ def read_file(path: Path, what: str) -> bytes:
     """
     name = shown(path)
     try:
-        if path.is_dir():
-            raise CertificateError(f"{name} is a folder: give the path of the {what} in it.")
-        if not path.exists():
-            raise CertificateError(f"There is no {what} {name}: check its path, or make the pair in notebook 02.")
-        if not path.is_file():
-            raise CertificateError(f"{name} is not an ordinary file: give the path of the {what}.")
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
-    except CertificateError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a usable path"
+        data = given_files.read(path)
+    except IsADirectoryError:
+        raise CertificateError(f"{name} is a folder: give the path of the {what} in it.") from None
+    except FileNotFoundError:
+        raise CertificateError(f"There is no {what} {name}: check its path, or make the pair in notebook 02.") from None
+    except given_files.TooLargeError:
+        raise CertificateError(f"{name} is larger than 1 MiB, so it is no {what}: give the right file.") from None
+    except OSError as error:
         raise CertificateError(
-            f"The {what} {name} cannot be read ({reason}): check its path and its permissions."
+            f"The {what} {name} cannot be read ({error.strerror}): check its path and its permissions."
         ) from None
     if not data.strip():
         raise CertificateError(f"The {what} {name} is empty: make it again, or give the right file.")
-    if len(data) > _LARGEST_FILE:
-        raise CertificateError(f"{name} is larger than 1 MiB, so it is no {what}: give the right file.")
     return data
 
 

@@ -1,6 +1,7 @@
 """Keys, and the certificates that are signed with them: by themselves, or by an authority's key."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dpsx_helpers.certificate_files import CertificateError
+from dpsx_helpers.errors import shown_value
 
 KeyType = Literal["rsa-4096", "ec-p256"]
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -24,7 +26,7 @@ def new_key(key_type: str) -> PrivateKey:
         return rsa.generate_private_key(public_exponent=65537, key_size=4096)
     if key_type == "ec-p256":
         return ec.generate_private_key(ec.SECP256R1())
-    raise CertificateError(f"There is no key type {key_type!r}: use 'rsa-4096' or 'ec-p256'.")
+    raise CertificateError(f"There is no key type {shown_value(key_type)}: use 'rsa-4096' or 'ec-p256'.")
 
 
 def of_device(
@@ -89,13 +91,12 @@ def _signed(
 
 
 def _end(start: datetime, days: int) -> datetime:
-    try:
-        end = start + timedelta(days=days)
-    except OverflowError:
-        end = start
-    if days < 1 or end <= start:
-        raise CertificateError(f"A certificate cannot be valid for {days} days: use at least 1, for example 365.")
-    return end
+    if type(days) is int and days > 0:
+        with suppress(OverflowError):
+            return start + timedelta(days=days)
+    raise CertificateError(
+        f"A certificate cannot be valid for {shown_value(days)} days: use a whole number from 1 on, for example 365."
+    )
 
 
 def encrypted(key: PrivateKey, pass_phrase: str) -> bytes:

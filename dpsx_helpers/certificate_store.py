@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dpsx_helpers.certificate_files import CertificateError, shown
+from dpsx_helpers.certificate_files import CertificateError
+from dpsx_helpers.errors import shown
 
 if sys.platform != "win32":
     import fcntl

@@ -23,9 +23,9 @@ from dpsx_helpers.certificate_files import (
     no_warnings,
     read_file,
     refuse_utf16,
-    shown,
     what_else,
 )
+from dpsx_helpers.errors import shown
 
 _KEYS = {
     "rsaEncryption": "RSA",

@@ -15,7 +15,7 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import (
@@ -32,13 +32,13 @@ from dpsx_helpers.certificate_files import (
     load_certificate,
     read_file,
     refuse_utf16,
-    shown,
     what_else,
 )
 from dpsx_helpers.certificate_files import is_private_key as _is_private_key
 from dpsx_helpers.certificate_making import KeyType, encrypted, new_key, octets, of_device, refuse_short
 from dpsx_helpers.certificate_store import alone_in, put_pair
 from dpsx_helpers.certificate_text import Description, Extension, describe
+from dpsx_helpers.errors import shown, shown_value
 
 __all__ = [
     "CERTIFICATE_FILE",
@@ -47,6 +47,7 @@ __all__ = [
     "Description",
     "Extension",
     "Pair",
+    "check_existing",
     "check_pair",
     "check_registration_id",
     "create",
@@ -93,6 +94,7 @@ def create(
     """
     check_registration_id(registration_id)
     octets(pass_phrase)
+    check_existing(existing)
     start = (now or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
     folder = _folder(directory)
     certificate_file, key_file = folder / CERTIFICATE_FILE, folder / KEY_FILE
@@ -109,6 +111,14 @@ def create(
     return Pair(certificate_file, key_file, created=True)
 
 
+def check_existing(existing: str) -> None:
+    """CertificateError for a choice that there is not."""
+    if existing not in get_args(Existing):
+        raise CertificateError(
+            f"There is no choice existing={shown_value(existing)}: use 'refuse', 'reuse' or 'replace'."
+        )
+
+
 def check_registration_id(registration_id: str) -> str:
     """Return `registration_id` when DPS takes it with an X.509 certificate, else raise CertificateError.
 
@@ -116,7 +126,12 @@ def check_registration_id(registration_id: str) -> str:
     (https://learn.microsoft.com/azure/iot-dps/concepts-service#registration-id); it is the certificate's
     common name, which holds at most 64 (RFC 5280, ub-common-name).
     """
-    if not registration_id or not registration_id.strip():
+    if not isinstance(registration_id, str):
+        raise CertificateError(
+            f"{shown_value(registration_id)} is no registration ID: give a text in quotes, for example "
+            "'Python-device-01'."
+        )
+    if not registration_id.strip():
         raise CertificateError("The registration ID is empty: enter one, for example Python-device-01.")
     if len(registration_id) > 64:
         raise CertificateError(

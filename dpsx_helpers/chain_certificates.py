@@ -16,9 +16,9 @@ from dpsx_helpers.certificate_files import (
     no_warnings,
     read_file,
     refuse_utf16,
-    shown,
 )
 from dpsx_helpers.certificate_text import Description, describe
+from dpsx_helpers.errors import shown
 
 #: A file, PEM text, or bytes in PEM or DER.
 Source = Path | str | bytes

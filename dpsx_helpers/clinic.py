@@ -4,7 +4,6 @@ The fault is drawn by a seed, and the seed alone is on the disk. Nothing of the 
 """
 
 import asyncio
-import json
 import os
 import random
 import secrets
@@ -19,7 +18,17 @@ from typing import Any
 
 from azure.core.exceptions import ResourceNotFoundError
 
-from dpsx_helpers import authorities, certificates, conversation, diagnosis, enrollments, registry, targets, tutorial
+from dpsx_helpers import (
+    authorities,
+    certificates,
+    conversation,
+    diagnosis,
+    enrollments,
+    given_files,
+    registry,
+    targets,
+    tutorial,
+)
 from dpsx_helpers.certificates import Pair
 from dpsx_helpers.conversation import Conversation
 from dpsx_helpers.diagnosis import mistakes
@@ -250,7 +259,7 @@ def fault() -> int | None:
 def named() -> int | None:
     """The number that the learner has named last; None when there is none."""
     try:
-        found = json.loads((_paper("named")).read_text(encoding="utf-8"))["number"]
+        found = given_files.read_json(_paper("named"))["number"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if type(found) is int else None
@@ -304,7 +313,7 @@ def _paths() -> tuple[Path, Path]:
 def _kept() -> dict[str, str]:
     _read_case()
     try:
-        document = json.loads((_paper("settings")).read_text(encoding="utf-8"))
+        document = given_files.read_json(_paper("settings"))
         kept = {key: document[key] for key in _SETTINGS}
         if not all(isinstance(value, str) for value in kept.values()):
             raise ValueError
@@ -315,7 +324,7 @@ def _kept() -> dict[str, str]:
 
 def _case() -> int | None:
     try:
-        seed = json.loads((_paper("case")).read_text(encoding="utf-8"))["seed"]
+        seed = given_files.read_json(_paper("case"))["seed"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):

@@ -6,15 +6,16 @@ seen, what is no report is named, and nothing in a name can move the table or be
 
 import csv
 import io
-import json
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpsx_helpers import given_files
 from dpsx_helpers.display import table
-from dpsx_helpers.errors import LearnerError
+from dpsx_helpers.errors import LearnerError, shown
 from dpsx_helpers.report import MARKS
 
 LARGEST = 1_000_000  # bytes; a report has some thousand
@@ -89,11 +90,13 @@ class Class:
 
 def read(folder: Path) -> Class:
     """All reports in this folder and those below it. Raises LearnerError when there is none."""
+    if not os.path.isdir(folder):
+        raise LearnerError(f"There is no folder {shown(folder)}: give the one with the reports, and start again.")
     files = sorted(folder.rglob("*.json"))
     if not files:
         raise LearnerError(
-            f"There is no report in {folder}: put one file for each learner there, as `dpsx check --json > ann.json` "
-            "makes them, and start again."
+            f"There is no report in {shown(folder)}: put one file for each learner there, as `dpsx check --json > "
+            "ann.json` makes them, and start again."
         )
     newest: dict[str, HandIn] = {}
     handed_in: Counter[str] = Counter()
@@ -118,14 +121,14 @@ def read(folder: Path) -> Class:
 
 def _read(file: Path, name: str) -> HandIn:
     try:
-        if file.stat().st_size > LARGEST:
-            raise LearnerError(f"has more than {LARGEST:,} bytes, which no report has: ask for it again.")
-        document = json.loads(file.read_bytes())  # UTF-8 or, as an older PowerShell writes it, UTF-16
+        document = given_files.read_json(file, LARGEST)
         if not (states := dict(map(_state, document["steps"]))):
             raise ValueError("no steps")
+    except given_files.TooLargeError:
+        raise LearnerError(f"has more than {LARGEST:,} bytes, which no report has: ask for it again.") from None
     except OSError as error:
         raise LearnerError(f"cannot be read ({error.strerror}): ask for it again.") from None
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         raise LearnerError("is no report: ask for what `dpsx check --json` prints, and nothing before it.") from None
     given = document.get("learner")
     return HandIn(

@@ -162,7 +162,7 @@ def _pass_phrase() -> str:
     given = os.environ["DPSX_PASS_PHRASE"]
     if not given:
         raise LearnerError("The pass phrase in DPSX_PASS_PHRASE is empty: set it, or unset the variable.")
-    if not any(map(_is_set, _PATHS)) and tutorial.key_file().exists():
+    if not any(map(_is_set, _PATHS)) and os.path.exists(tutorial.key_file()):
         certificates.open_key(tutorial.key_file(), given)
     return "set"
 

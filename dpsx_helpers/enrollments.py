@@ -110,7 +110,7 @@ def get(target: Target, registration_id: str) -> Enrollment | None:
     """The entry of this registration ID, or None."""
     with service(target) as client:
         try:
-            return _enrollment(client.enrollment.get(registration_id))
+            return _enrollment(client.enrollment.get(tutorial.identifier(registration_id)))
         except ResourceNotFoundError:
             return None
 

@@ -1,4 +1,6 @@
-"""The one base class of every error that a learner can cause."""
+"""The one base class of every error that a learner can cause, and how its sentence shows what was given."""
+
+_MOST = 200  # characters of what was given
 
 
 class LearnerError(Exception):
@@ -10,3 +12,19 @@ class LearnerError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         return [str(self)]
+
+
+def shown(given: object) -> str:
+    """A text or path for a sentence: escaped where it would break the line, a long one without its middle."""
+    text = str(given)
+    if len(text) > _MOST:
+        text = f"{text[: _MOST // 2]}…{text[-_MOST // 2 :]}"
+    return text if text.isprintable() else ascii(text)
+
+
+def shown_value(given: object) -> str:
+    """Any other value for a sentence, as Python writes it."""
+    try:
+        return shown(repr(given))
+    except (ValueError, RecursionError):  # a whole number of more digits than Python writes, or nested too deeply
+        return f"such a {type(given).__name__}"

@@ -16,8 +16,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from dpsx_helpers import certificates
-from dpsx_helpers.errors import LearnerError
+from dpsx_helpers import certificates, given_files
+from dpsx_helpers.errors import LearnerError, shown
 
 #: A path or a code, for those who cannot run `dpsx join`.
 VARIABLE = "DPSX_JOIN"
@@ -103,15 +103,16 @@ def read(text: str, what: str) -> Join:
 
 def read_file(path: Path) -> Join:
     """The document in a file. Raises JoinError."""
+    name = shown(path)
     try:
-        if path.stat().st_size > _MOST:
-            raise JoinError(f"{path} is too large for a join file: look whether it is the right one.")
-        return read(path.read_text(encoding="utf-8"), str(path))
+        return read(given_files.read(path, _MOST).decode("utf-8-sig"), name)
+    except given_files.TooLargeError:
+        raise JoinError(f"{name} is too large for a join file: look whether it is the right one.") from None
     except UnicodeDecodeError:
-        raise JoinError(f"{path} is no join file, it is not text: look whether it is the right one.") from None
+        raise JoinError(f"{name} is no join file, it is not text: look whether it is the right one.") from None
     except OSError as error:
         raise JoinError(
-            f"{path} cannot be read ({error.strerror}): give the file that your teacher gave you."
+            f"{name} cannot be read ({error.strerror}): give the file that your teacher gave you."
         ) from None
 
 
@@ -193,10 +194,10 @@ def current(work: Path) -> Join | None:
     if given:
         if is_code(given):
             return read(given, f"The code in {VARIABLE}")
-        return read_file(Path(given).expanduser())
+        return read_file(given_files.path_of(given))
     kept = _kept(work)
     try:
-        return read_file(kept) if kept.exists() else None
+        return read_file(kept) if os.path.lexists(kept) else None
     except JoinError as error:
         raise JoinError(f"{str(error).removesuffix('.')}, or go back to your own emulator with `dpsx leave`.") from None
 
@@ -230,7 +231,7 @@ def trust(work: Path, join: Join) -> tuple[Path, Path]:
 
 def forget(work: Path) -> bool:
     """Forget the class; False when none was kept."""
-    was_there = _kept(work).exists()
+    was_there = os.path.lexists(_kept(work))
     for file in folder(work).glob("*") if folder(work).is_dir() else ():
         file.unlink()
     return was_there

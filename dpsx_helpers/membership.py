@@ -5,7 +5,7 @@ import sys
 from getpass import getpass
 from pathlib import Path
 
-from dpsx_helpers import enrollments, joining, targets, tutorial
+from dpsx_helpers import enrollments, given_files, joining, targets, tutorial
 from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.joining import Join, JoinError
 
@@ -42,7 +42,7 @@ def _given(file: str | None) -> Join:
             "A code holds a key, and what stands on a command line others may see: run `dpsx join` alone, and paste it "
             "when you are asked."
         )
-    return joining.read_file(Path(file).expanduser())
+    return joining.read_file(given_files.path_of(file))
 
 
 def _asked() -> str:

@@ -4,14 +4,13 @@ The checks themselves look at the world. This is for what is rightly deleted aga
 is no certificate to look at any more.
 """
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec
 
-from dpsx_helpers import tutorial
+from dpsx_helpers import given_files, tutorial
 from dpsx_helpers.display import View, open_questions
 from dpsx_helpers.tutorial import Stop
 
@@ -48,7 +47,7 @@ def record(step: str) -> None:
 def recall() -> dict[str, str]:
     """When each step was passed first, in ISO 8601 and UTC. Stop when the file is damaged."""
     try:
-        document = json.loads(_file().read_text(encoding="utf-8"))
+        document = given_files.read_json(_file())
         passed = document["passed"]
         if not all(isinstance(text, str) for pair in passed.items() for text in pair):
             raise ValueError

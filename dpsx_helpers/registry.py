@@ -31,7 +31,7 @@ class Device:
 
 def get(target: Target, device_id: str) -> Device | None:
     """The device of this (case-sensitive) ID, or None."""
-    answer = _request(target, "GET", f"/devices/{quote(device_id, safe='')}")
+    answer = _request(target, "GET", f"/devices/{quote(tutorial.identifier(device_id), safe='')}")
     if answer is None:
         return None
     twins = [twin for twin in _twins(target) if twin["deviceId"] == device_id]
@@ -48,7 +48,7 @@ def set_status(target: Target, device_id: str, status: str) -> None:
 
     https://learn.microsoft.com/rest/api/iothub/service/devices/create-or-update-identity
     """
-    path = f"/devices/{quote(device_id, safe='')}"
+    path = f"/devices/{quote(tutorial.identifier(device_id), safe='')}"
     identity = _request(target, "GET", path)
     if identity is None:
         raise Stop(f"The hub has no device {device_id}: let it register first, and run this cell again.")
@@ -57,7 +57,12 @@ def set_status(target: Target, device_id: str, status: str) -> None:
 
 def delete(target: Target, device_id: str) -> bool:
     """Delete the device from the hub; False when it was not there."""
-    found = _request(target, "DELETE", f"/devices/{quote(device_id, safe='')}", headers={"If-Match": "*"}) is not None
+    found = (
+        _request(
+            target, "DELETE", f"/devices/{quote(tutorial.identifier(device_id), safe='')}", headers={"If-Match": "*"}
+        )
+        is not None
+    )
     if tutorial.recall().get("device") == device_id:
         tutorial.forget("device", "hub")
     return found

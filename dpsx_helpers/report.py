@@ -12,15 +12,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from inspect import unwrap
 from itertools import groupby
-from pathlib import Path
 from typing import Literal
 
-from dpsx_helpers import checks, doctor, progress, tutorial
+from dpsx_helpers import checks, doctor, given_files, progress, tutorial
 from dpsx_helpers.checks import quickstart
 from dpsx_helpers.checks.exercises import Exercise, NotRunning, of_notebook, running
 from dpsx_helpers.display import View, open_questions
 from dpsx_helpers.display import passed as seen_passed
-from dpsx_helpers.errors import LearnerError
+from dpsx_helpers.errors import LearnerError, shown
 
 #: "done": it can be seen now. "passed": it was, at the time noted. "look": only the learner can see it (on Azure).
 #: "unseen": it is in an emulator that is not running.
@@ -120,10 +119,10 @@ def make() -> Report:
 def _look_for_the_work_folder() -> None:
     """A folder that the learner has named and that is not there is a slip of the pen: it is not made."""
     name = os.environ.get("DPSX_WORK_DIR", "").strip()
-    if name and not Path(name).expanduser().is_dir():
+    if name and not os.path.isdir(given_files.path_of(name)):
         raise LearnerError(
-            f"There is no work folder {name} (from the environment variable DPSX_WORK_DIR): set it to the folder that "
-            f"the notebooks have worked in, or unset it, and start {_COMMAND} again."
+            f"There is no work folder {shown(name)} (from the environment variable DPSX_WORK_DIR): set it to the "
+            f"folder that the notebooks have worked in, or unset it, and start {_COMMAND} again."
         )
 
 

@@ -3,15 +3,15 @@
 Nothing is deleted or replaced but the notebook's own: entries with a certificate that is in its folder.
 """
 
-import json
+import re
 import secrets
 from pathlib import Path
 from typing import Any
 
-from dpsx_helpers import certificates, enrollments, registry, tutorial
+from dpsx_helpers import certificates, enrollments, given_files, registry, tutorial
 from dpsx_helpers.certificates import Pair
 from dpsx_helpers.display import View, digits, note, table
-from dpsx_helpers.errors import LearnerError
+from dpsx_helpers.errors import LearnerError, shown_value
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Stop
 
@@ -24,6 +24,11 @@ def pair(registration_id: str, folder: str, pass_phrase: str) -> Pair:
 
     Raises CertificateError when what is there is another device's, has expired or does not open; Stop without a folder.
     """
+    if not isinstance(folder, str) or not re.fullmatch(r"\w[\w.-]{0,99}", folder):
+        raise Stop(
+            f"{shown_value(folder)} is no name for a folder: give a plain one in quotes, for example 'second', and run "
+            "this cell again."
+        )
     place = tutorial.own_folder(6) / folder
     try:
         place.mkdir(exist_ok=True)
@@ -108,7 +113,7 @@ def colleague(target: Target, registration_id: str) -> None:
 def told_by_colleague() -> tuple[str, str] | None:
     """(registration ID, site) as the colleague wrote it last; None when there is no note of it that can be read."""
     try:
-        document = json.loads(_note().read_text(encoding="utf-8"))
+        document = given_files.read_json(_note())
         return str(document["registrationId"]), str(document["site"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -117,7 +122,7 @@ def told_by_colleague() -> tuple[str, str] | None:
 def lost_since_colleague(entry: enrollments.Enrollment) -> str | None:
     """What else than the tag `owner` differs from how the colleague left the entry; None: nothing does."""
     try:
-        document = json.loads(_note().read_text(encoding="utf-8"))
+        document = given_files.read_json(_note())
         tags, desired = document["tags"], document["desired"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

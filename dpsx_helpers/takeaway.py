@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from dpsx_helpers import tutorial
+from dpsx_helpers import given_files, tutorial
 from dpsx_helpers.certificate_files import what_else
 from dpsx_helpers.display import View, download, fold, note, stacked, table
 from dpsx_helpers.tutorial import Stop
@@ -91,11 +91,9 @@ def _is_apart(folder: Path) -> bool:
 def _add(packed: zipfile.ZipFile, path: Path, name: str) -> str | None:
     """Pack one file, or say why not."""
     try:
-        if not path.is_file():
-            return "it is no ordinary file"
-        if path.stat().st_size > _LARGEST:
-            return f"it is larger than {_LARGEST // 1_000_000} MB"
-        data = path.read_bytes()
+        data = given_files.read(path, _LARGEST)
+    except given_files.TooLargeError:
+        return f"it is larger than {_LARGEST // 1_000_000} MB"
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
     if reason := secret_in(data):

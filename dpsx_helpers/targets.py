@@ -13,6 +13,7 @@ import socks
 
 from dpsx_helpers import access, joining, proxies, tutorial
 from dpsx_helpers.display import View, note
+from dpsx_helpers.errors import shown
 from dpsx_helpers.tutorial import Stop
 
 if TYPE_CHECKING:
@@ -352,7 +353,7 @@ def check_id_scope(text: str, where: str = "entered") -> str:
         )
     if not re.fullmatch(r"[A-Za-z0-9]+", text):
         raise Stop(
-            f'The ID scope "{text}" ({where}) has something other than letters and digits in it: copy it '
+            f'The ID scope "{shown(text)}" ({where}) has something other than letters and digits in it: copy it '
             "again from the Overview "
             "page, where it looks like 0ne00ABC123, and run this cell again."
         )
@@ -376,16 +377,16 @@ def check_host(text: str, where: str = "entered") -> str:
         raise Stop(f"The global device endpoint ({where}) is blank: enter {GLOBAL_ENDPOINT}, and run this cell again.")
     if re.search(r"\.azure-devices\.\w+$", text.strip().lower()):
         raise Stop(
-            f'"{text}" ({where}) is the address of an IoT hub, and a device that is not provisioned yet asks DPS: use '
-            f"{GLOBAL_ENDPOINT} and run this cell again."
+            f'"{shown(text)}" ({where}) is the address of an IoT hub, and a device that is not provisioned yet asks '
+            f"DPS: use {GLOBAL_ENDPOINT} and run this cell again."
         )
     if re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", text):
         return text
     bare = _bare_host(text)
     raise Stop(
-        f'The global device endpoint "{text}" ({where}) is not a bare host name, and the SDK looks up '
+        f'The global device endpoint "{shown(text)}" ({where}) is not a bare host name, and the SDK looks up '
         "exactly what it is given: "
-        f"use {bare} instead and run this cell again."
+        f"use {shown(bare)} instead and run this cell again."
     )
 
 

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from dpsx_helpers import binder, certificates, joining
-from dpsx_helpers.errors import LearnerError
+from dpsx_helpers import binder, certificates, given_files, joining
+from dpsx_helpers.errors import LearnerError, shown, shown_value
 
 TargetName = Literal["emulator", "azure"]
 #: (file, title) of the notebooks, in their order. The first six are the quickstart.
@@ -98,12 +98,12 @@ exported_before = {name: masked(name, os.environ[name]) for name in VARIABLES if
 def work_dir() -> Path:
     """The folder for what the tutorial makes (created when missing): DPSX_WORK_DIR, else `notebooks/work`."""
     folder = os.environ.get("DPSX_WORK_DIR", "").strip()
-    work = Path(folder).expanduser().absolute() if folder else _tutorial_folder() / "work"
+    work = given_files.path_of(folder) if folder else _tutorial_folder() / "work"
     try:
         work.mkdir(mode=0o700, parents=True, exist_ok=True)  # keys live here: nobody else is to put files beside them
     except OSError as error:
         raise Stop(
-            f"The work folder {work} cannot be made ({error.strerror}): set DPSX_WORK_DIR to a folder that "
+            f"The work folder {shown(work)} cannot be made ({error.strerror}): set DPSX_WORK_DIR to a folder that "
             "you may write to."
         ) from error
     return work
@@ -129,8 +129,8 @@ def own_folder(notebook: int) -> Path:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise Stop(
-            f"The folder {folder} cannot be made ({error.strerror}): move away what is there, or set DPSX_WORK_DIR to "
-            "another folder."
+            f"The folder {shown(folder)} cannot be made ({error.strerror}): move away what is there, or set "
+            "DPSX_WORK_DIR to another folder."
         ) from error
     return folder
 
@@ -214,7 +214,7 @@ def _check_target(value: str, where: str) -> TargetName:
     if value == "emulator" or value == "azure":
         return "azure" if value == "azure" else "emulator"
     raise Stop(
-        f'The target "{value}" ({where}) is neither "emulator" nor "azure": set DPSX_TARGET to one of the '
+        f'The target "{shown(value)}" ({where}) is neither "emulator" nor "azure": set DPSX_TARGET to one of the '
         "two, or unset it."
     )
 
@@ -234,7 +234,8 @@ def transport() -> Literal["mqtt", "websockets"]:
     if value == "mqtt" or value == "websockets":
         return "websockets" if value == "websockets" else "mqtt"
     raise Stop(
-        f'The transport "{value}" ({where}) is neither "mqtt" nor "websockets": set DPSX_TRANSPORT to one of the two.'
+        f'The transport "{shown(value)}" ({where}) is neither "mqtt" nor "websockets": set DPSX_TRANSPORT to one of '
+        "the two."
     )
 
 
@@ -279,6 +280,23 @@ def check_registration_id(text: str, where: str = "entered") -> str:
     return name
 
 
+def identifier(given: Any) -> str:
+    """The ID of a device or an entry, as a cell gives it. Stop when it is no text that a request can hold."""
+    if not isinstance(given, str) or not given.strip() or not _encodable(given):
+        raise Stop(
+            f"{shown_value(given)} is no ID of a device: give a text in quotes, for example '{TEST_REGISTRATION_ID}', "
+            "and run this cell again."
+        )
+    return given
+
+
+def _encodable(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def device_for(name: str) -> str:
     """The ID of a device that a notebook makes beside the quickstart's: `name`, in a class the student's own ID."""
     join = joined()
@@ -308,7 +326,7 @@ def _file(name: str, default: str) -> Path:
         return work_dir() / default
     if not found[0].strip():
         raise Stop(f"The {name.replace('_', ' ')} ({found[1]}) is blank: enter a path, or unset {INPUTS[name]}.")
-    return Path(found[0]).expanduser().absolute()
+    return given_files.path_of(found[0])
 
 
 def pass_phrase(*, new_key: bool = False) -> str:
@@ -320,7 +338,7 @@ def pass_phrase(*, new_key: bool = False) -> str:
     found = known("pass_phrase") or (_default_pass_phrase(new_key), "the test value")
     if not found[0] and new_key:
         raise Stop(f"The pass phrase ({found[1]}) is empty: enter one in the pass phrase form and run this cell again.")
-    if not new_key and key_file().exists():
+    if not new_key and os.path.exists(key_file()):
         _try_key(*found)
     return Secret(found[0])
 
@@ -352,7 +370,7 @@ def _try_key(pass_phrase: str, where: str) -> None:
         if "pass phrase" not in str(error):
             raise
         raise Stop(
-            f"The key in {key_file()} does not open with the pass phrase known here ({where}): enter the one "
+            f"The key in {shown(key_file())} does not open with the pass phrase known here ({where}): enter the one "
             "it was made with in the "
             "pass phrase form and run this cell again."
         ) from error
@@ -419,7 +437,7 @@ def _section_of(document: dict[str, Any]) -> str:
 def _load() -> dict[str, Any]:
     path = work_dir() / "tutorial.json"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = given_files.read_json(path)
     except FileNotFoundError:
         return {"version": 1}
     except (OSError, ValueError) as error:
@@ -440,13 +458,13 @@ def _fault(document: Any) -> str | None:
         if not isinstance(facts, dict):
             return f"its part {section} is not an object"
         if odd := [name for name, value in facts.items() if name not in FACTS or not isinstance(value, str)]:
-            return f"its part {section} has an unknown or wrong entry {odd[0]}"
+            return f"its part {section} has an unknown or wrong entry {shown(odd[0])}"
     return None
 
 
 def _damaged(path: Path, why: str) -> Stop:
     return Stop(
-        f"{path} is damaged ({why}): delete that file and run this cell again; your certificate, key and "
+        f"{shown(path)} is damaged ({why}): delete that file and run this cell again; your certificate, key and "
         "enrollment stay as they are."
     )
 
@@ -457,8 +475,8 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
         _replace(path, document)
     except OSError as error:
         raise Stop(
-            f"{path} cannot be written ({error.strerror}): see to it that you may write to that folder and that its "
-            "disk has space, and run this cell again."
+            f"{shown(path)} cannot be written ({error.strerror}): see to it that you may write to that folder and that "
+            "its disk has space, and run this cell again."
         ) from error
 
 

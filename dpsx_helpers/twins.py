@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from requests import Response
 
-from dpsx_helpers import registry
+from dpsx_helpers import registry, tutorial
 from dpsx_helpers.display import View, copyable_block, note, prose, stacked, table
 from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.targets import Target
@@ -21,6 +21,7 @@ from dpsx_helpers.tutorial import Stop
 
 #: Where a device of this tutorial reports which version of its desired properties it has adopted.
 ADOPTED = "desiredVersion"
+_A_DAY = 86_400  # seconds: whatever is less the hub judges
 _MARGIN = 10.0  # seconds that the hub may take beyond the times that a method is given
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,14 +92,16 @@ def change(target: Target, device_id: str, patch: dict[str, Any], *, if_match: s
     Stop for a patch with neither tags nor desired properties, which a hub takes without a word, changing nothing.
     https://learn.microsoft.com/rest/api/iothub/service/devices/update-twin
     """
-    properties = patch.get("properties")
-    if "tags" not in patch and not (isinstance(properties, dict) and "desired" in properties):
+    properties = patch.get("properties") if isinstance(patch, dict) else None
+    if (not isinstance(patch, dict) or "tags" not in patch) and not (
+        isinstance(properties, dict) and "desired" in properties
+    ):
         raise Stop(
             'The patch would change nothing: write {"properties": {"desired": { your settings }}} (or tags), and run '
             "this cell again."
         )
     headers = {} if if_match is None else {"If-Match": f'"{if_match}"'}
-    return _twin(_answered(registry.request(target, "PATCH", _path(device_id), headers=headers, json=patch)))
+    return _twin(_answered(registry.request(target, "PATCH", _path(device_id), headers=headers, json=_sendable(patch))))
 
 
 @_begins_with_target
@@ -117,6 +120,11 @@ def invoke(
     its answer. Raises Refused: 404 when it is not there, 504 when it does not answer.
     https://learn.microsoft.com/rest/api/iothub/service/devices/invoke-method
     """
+    if not all(type(seconds) is int and abs(seconds) <= _A_DAY for seconds in (response_timeout, connect_timeout)):
+        raise Stop(
+            "Both times of a direct method are whole seconds: give response_timeout from 5 to 300, connect_timeout "
+            "from 0 to 300, and run this cell again."
+        )
     call = {
         "methodName": method,
         "payload": payload,
@@ -124,7 +132,7 @@ def invoke(
         "connectTimeoutInSeconds": connect_timeout,
     }
     within = response_timeout + connect_timeout + _MARGIN
-    answer = registry.request(target, "POST", f"{_path(device_id)}/methods", json=call, within=within)
+    answer = registry.request(target, "POST", f"{_path(device_id)}/methods", json=_sendable(call), within=within)
     return dict(_answered(answer))
 
 
@@ -144,7 +152,7 @@ def call_each(target: Target, device_id: str, *methods: str, response_timeout: i
 @_begins_with_target
 def waiting(target: Target, device_id: str) -> int:
     """How many cloud-to-device messages wait for the device: its cloudToDeviceMessageCount. Raises Refused."""
-    identity = _answered(registry.request(target, "GET", f"/devices/{quote(device_id, safe='')}"))
+    identity = _answered(registry.request(target, "GET", f"/devices/{quote(tutorial.identifier(device_id), safe='')}"))
     return int(identity["cloudToDeviceMessageCount"])
 
 
@@ -172,13 +180,25 @@ def send(target: Target, device_id: str, *texts: str) -> View:
     return note(f"{sent} It is connected, so nothing waits for it: it reads them at once." if awake else sent)
 
 
+def _sendable(document: dict[str, Any]) -> dict[str, Any]:
+    """What JSON can say; Stop for anything else, bytes for one, which is met before a request is made."""
+    try:
+        json.dumps(document, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise Stop(
+            "What is to be sent has something in it that JSON cannot say: use texts, finite numbers, True, False, "
+            "None, lists and dictionaries, and run this cell again."
+        ) from None
+    return document
+
+
 def _quoted(text: str) -> str:
     """In double quotes, which bash, PowerShell and cmd all take."""
     return '"{}"'.format(text.replace('"', r"\""))
 
 
 def _path(device_id: str) -> str:
-    return f"/twins/{quote(device_id, safe='')}"
+    return f"/twins/{quote(tutorial.identifier(device_id), safe='')}"
 
 
 def _twin(document: dict[str, Any]) -> Twin:

@@ -1,11 +1,11 @@
+import errno
 import json
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ipywidgets as widgets
 import nbformat
@@ -14,7 +14,7 @@ from devices import NAME, odd_pair, provision, set_variables
 from nbclient import NotebookClient
 from processes import RunningEmulator, wait_for
 
-from dpsx_helpers import certificates, enrollments, forms, registry, targets, tutorial
+from dpsx_helpers import certificates, enrollments, forms, given_files, registry, targets, tutorial
 from dpsx_helpers.certificates import Pair
 from dpsx_helpers.enrollments import EnrollmentRequest
 from dpsx_helpers.forms import form_memory
@@ -446,11 +446,17 @@ def full_disk() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a file that not even root may read")
-def test_a_file_that_cannot_be_read_is_a_sentence(work: Path, pair: Pair) -> None:
+def test_a_file_that_cannot_be_read_is_a_sentence(
+    work: Path, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     form = forms.certificate_files()
     choose(labelled(form, CERTIFICATE), "by its path")
-    type_in(labelled(form, CERTIFICATE_PATH), "/proc/self/mem")
+
+    def refuse(path: Path, most: int = 0) -> NoReturn:  # as root may read everything
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(given_files, "read", refuse)
+    type_in(labelled(form, CERTIFICATE_PATH), str(odd_pair(tmp_path).certificate_file))
     assert "cannot be read" in beside(form, CERTIFICATE)
 
 

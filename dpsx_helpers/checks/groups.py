@@ -1,10 +1,9 @@
 """The check and the exercises of notebook 07-enrollment-groups."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from dpsx_helpers import certificates, chains, enrollments, registry, tutorial
+from dpsx_helpers import certificates, chains, enrollments, given_files, registry, tutorial
 from dpsx_helpers.checks.exercises import Exercise, NotYet, running
 from dpsx_helpers.display import View, passed
 from dpsx_helpers.errors import LearnerError
@@ -116,7 +115,7 @@ def _named_faults(target: Target) -> str:
 
 def _answers(file: Path) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = given_files.read_json(file)
     except FileNotFoundError:
         document = {}
     except (OSError, ValueError):

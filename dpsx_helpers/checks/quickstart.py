@@ -7,6 +7,7 @@ from pathlib import Path
 from dpsx_helpers import certificates, enrollments, machine, proxies, registry, targets, tutorial
 from dpsx_helpers.checks.exercises import running
 from dpsx_helpers.display import View, ask, passed
+from dpsx_helpers.errors import shown
 from dpsx_helpers.progress import recorded
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Stop
@@ -59,9 +60,9 @@ def certificate() -> View:
     """
     file, key = tutorial.certificate_file(), tutorial.key_file()
     for path in (file, key):
-        if not path.exists():
+        if not os.path.exists(path):
             raise Stop(
-                f"{path.name} is not in {path.parent}: run the cell of notebook 02 that creates the "
+                f"{shown(path.name)} is not in {shown(path.parent)}: run the cell of notebook 02 that creates the "
                 "certificate, then this check."
             )
     seen = certificates.check_pair(file, key, tutorial.pass_phrase())
@@ -287,7 +288,7 @@ def clean_up(kept: bool) -> View:
     left.
     """
     if kept:
-        if not tutorial.key_file().exists():
+        if not os.path.exists(tutorial.key_file()):
             raise Stop(
                 f"{tutorial.key_file().name} is gone although you chose to continue: go back to notebook 02 "
                 "and make a new pair."

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from azure.core.exceptions import AzureError, HttpResponseError
 
-from dpsx_helpers import certificates, conversation, targets, tutorial
+from dpsx_helpers import certificates, conversation, given_files, targets, tutorial
 from dpsx_helpers.errors import LearnerError
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class Evidence:
     def issuers(self) -> tuple[certificates.Description, ...]:
         """The certificates behind the first one in the file: the SDK sends them too."""
         try:
-            data = self.certificate_file.read_bytes() if self.certificate_file else b""
+            data = given_files.read(self.certificate_file) if self.certificate_file else b""
             return tuple(map(certificates.describe, _PEM.findall(data)[1:]))
         except (LearnerError, OSError):
             return ()

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dpsx_helpers import emulator
+from dpsx_helpers import emulator, given_files
 from dpsx_helpers.emulator import class_commands, dps, faults, refusals, running, server, shells, tls
 from dpsx_helpers.emulator.commands import LONGEST_TIME_TO_LIVE
 from dpsx_helpers.emulator.faults import KINDS
 from dpsx_helpers.emulator.options import Options, StartError
-from dpsx_helpers.errors import LearnerError
+from dpsx_helpers.errors import LearnerError, shown
 
 NOT_RUNNING = 3
 NO_PORT = -1
@@ -22,10 +22,10 @@ NO_PORT = -1
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status is what it returns. 2 is argparse's own, for arguments that make no sense."""
-    options = _parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if callable(reconfigure := getattr(stream, "reconfigure", None)):
             reconfigure(errors="backslashreplace")  # a console that lacks a sign shows its number
+    options = _parser().parse_args(arguments)
     try:
         options.state_dir = (options.state_dir or _default_state_dir()).absolute()
         status: int = options.command(options)
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = None
         return 0
     except OSError as error:
-        print(f"{error.strerror} ({error.filename}): mend that, or name another --state-dir.", file=sys.stderr)
+        print(f"{error.strerror} ({shown(error.filename)}): mend that, or name another --state-dir.", file=sys.stderr)
         _fail_in_shell(options)
         return 1
 
@@ -189,11 +189,13 @@ def _certificate(options: argparse.Namespace) -> int:
 
 def _text_of(file: Path) -> str:
     try:
-        return file.read_text(encoding="ascii")
+        return given_files.read(file).decode("ascii")
     except UnicodeDecodeError:
-        raise LearnerError(f"{file} is not PEM text: give the certificate as PEM.") from None
+        raise LearnerError(f"{shown(file)} is not PEM text: give the certificate as PEM.") from None
     except OSError as error:
-        raise LearnerError(f"{file} cannot be read ({error.strerror}): give the file of a certificate.") from None
+        raise LearnerError(
+            f"{shown(file)} cannot be read ({error.strerror}): give the file of a certificate."
+        ) from None
 
 
 def _fault(options: argparse.Namespace) -> int:
@@ -289,7 +291,7 @@ class _Commands:
 
 
 def _run_arguments(run: argparse.ArgumentParser) -> None:
-    run.add_argument("--host", default="127.0.0.1", metavar="ADDR", help="address to listen on (127.0.0.1)")
+    run.add_argument("--host", type=_host, default="127.0.0.1", metavar="ADDR", help="address to listen on (127.0.0.1)")
     run.add_argument("--next-free-host", action="store_true", help="on Linux: the next free 127.x.y.z if it is taken")
     run.add_argument("--mqtt-port", type=_port, default=8883, metavar="PORT", help="MQTT over TLS (8883; 0 = any)")
     run.add_argument("--https-port", type=_port, metavar="PORT", help="data planes (8443, or any if taken; 0 = any)")
@@ -316,8 +318,16 @@ def _directory(text: str) -> Path:
     return Path(text)
 
 
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:%-]{1,253}", text):
+        raise argparse.ArgumentTypeError(
+            f"{shown(repr(text))} is no address: give one of this machine's, such as 127.0.0.1"
+        )
+    return text
+
+
 def _port(text: str) -> int:
-    if not re.fullmatch(r"\d{1,5}", text) or int(text) > 65535:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 0 to 65535")
     return int(text)
 
@@ -347,7 +357,7 @@ def _count(text: str) -> int:
 
 def _seconds(text: str) -> float:
     try:
-        seconds = float(text)
+        seconds = float(text) if text.isascii() else -1.0
     except ValueError:
         seconds = -1.0
     if not 0 < seconds <= LONGEST_TIME_TO_LIVE:
@@ -385,7 +395,7 @@ def _not_enrolled(text: str) -> refusals.Refusal:
 
 def _hours(text: str) -> float:
     try:
-        hours = float(text)
+        hours = float(text) if text.isascii() else -1.0
     except ValueError:
         hours = -1.0
     if not 0 <= hours <= 24 * 365:

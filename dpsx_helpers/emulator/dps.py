@@ -50,9 +50,9 @@ class Progress:
         """
         if text == "immediately":
             return cls()
-        if match := re.fullmatch(r"polls=(\d{1,4})", text):
+        if match := re.fullmatch(r"polls=([0-9]{1,4})", text):
             return cls(polls=int(match[1]))
-        if match := re.fullmatch(r"seconds=(\d{1,5}(?:\.\d{1,3})?)", text):
+        if match := re.fullmatch(r"seconds=([0-9]{1,5}(?:\.[0-9]{1,3})?)", text):
             return cls(seconds=float(match[1]))
         raise ValueError(f"{text!r} is no assignment policy: give immediately, polls=N or seconds=S")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from dpsx_helpers import given_files
 from dpsx_helpers.emulator.tls import Files, write_private
 from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.joining import endpoint
@@ -147,7 +148,7 @@ def read(state_dir: Path) -> Running | None:
     if not is_held(state_dir):
         return None
     try:
-        facts = Running(**json.loads(_file(state_dir).read_bytes()))
+        facts = Running(**given_files.read_json(_file(state_dir)))
     except (OSError, ValueError, TypeError):
         return None
     here = this_machine()

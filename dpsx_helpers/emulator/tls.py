@@ -21,7 +21,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
 
+from dpsx_helpers import given_files
+
 CA_DAYS, SERVER_DAYS = 3650, 397
+_LARGEST_BUNDLE = 1 << 24  # bytes; the roots of a machine have some hundred thousand
 _CIPHERS = (
     b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA256"
 )
@@ -88,7 +91,7 @@ def write_bundle(files: Files, named: list[str], certifi: str) -> None:
     `named`: the files that SSL_CERT_FILE and REQUESTS_CA_BUNDLE named, which stand for the machine's own roots.
     """
     defaults = ssl.get_default_verify_paths()
-    machine = [path for path in named if Path(path).is_file()] or [defaults.cafile or defaults.openssl_cafile]
+    machine = [path for path in named if os.path.isfile(path)] or [defaults.cafile or defaults.openssl_cafile]
     parts = [_pem(Path(path)) for path in machine if path] + [files.ca.read_text(), _pem(Path(certifi))]
     write_private(files.bundle, "\n".join(part for part in parts if part).encode())
 
@@ -96,7 +99,7 @@ def write_bundle(files: Files, named: list[str], certifi: str) -> None:
 def _pem(path: Path) -> str:
     """The certificates in a file; nothing when it is missing or holds something else."""
     try:
-        text = path.read_text(encoding="utf-8", errors="ignore")
+        text = given_files.read(path, _LARGEST_BUNDLE).decode("utf-8", "ignore")
     except OSError:
         return ""
     return text if "-----BEGIN CERTIFICATE-----" in text else ""

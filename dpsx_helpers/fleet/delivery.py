@@ -14,6 +14,7 @@ from azure.iot.deviceprovisioning import DeviceProvisioningClient
 
 from dpsx_helpers import certificates, registry, tutorial
 from dpsx_helpers.enrollments import service
+from dpsx_helpers.errors import shown_value
 from dpsx_helpers.fleet import logbook
 from dpsx_helpers.fleet.arithmetic import IN_BULK
 from dpsx_helpers.targets import Target
@@ -48,7 +49,9 @@ def make(count: int, *, first: int = 1) -> list[Device]:
     What is there already is kept. Raises CertificateError, and Stop when there can be no such number.
     """
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST - first + 1:
-        raise Stop(f"{count!r} is no number of devices for this notebook: give a whole number from 1 to {_MOST}.")
+        raise Stop(
+            f"{shown_value(count)} is no number of devices for this notebook: give a whole number from 1 to {_MOST}."
+        )
     pass_phrase, folder = tutorial.pass_phrase(new_key=True), _folder()
 
     def device(name: str) -> Device:

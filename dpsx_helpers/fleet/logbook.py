@@ -1,6 +1,5 @@
 """What the learner estimated, and what was measured: a small file in the notebook's own folder, one for each target."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -8,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dpsx_helpers import tutorial
+from dpsx_helpers import given_files, tutorial
 from dpsx_helpers.display import View, note
+from dpsx_helpers.errors import shown_value
 from dpsx_helpers.tutorial import Stop
 
 NOTEBOOK = 10
@@ -124,15 +124,13 @@ def _now() -> float:
 
 def _count(devices: Any) -> int:
     if isinstance(devices, bool) or not isinstance(devices, int) or not 1 <= devices <= 1_000_000:
-        shown = repr(devices)
-        shown = shown if len(shown) <= 40 else f"{shown[:39]}…"
-        raise Stop(f"{shown} is no number of devices: give a whole number from 1 to 1,000,000.")
+        raise Stop(f"{shown_value(devices)} is no number of devices: give a whole number from 1 to 1,000,000.")
     return devices
 
 
 def _number(value: Any, what: str, unit: str, most: float, least: float = 1e-3) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise Stop(f"{value!r} is no {unit} for {what}: give a number, for example {unit}=3.5.")
+        raise Stop(f"{shown_value(value)} is no {unit} for {what}: give a number, for example {unit}=3.5.")
     return float(value)
 
 
@@ -148,7 +146,7 @@ def _change(how: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
 
 def _load() -> dict[str, Any]:
     try:
-        document = json.loads(_file().read_text(encoding="utf-8"))
+        document = given_files.read_json(_file())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):

@@ -1,6 +1,7 @@
 """The arithmetic of a launch day as a table."""
 
 from dpsx_helpers.display import View, block, table
+from dpsx_helpers.errors import shown_value
 from dpsx_helpers.fleet import arithmetic
 from dpsx_helpers.fleet.arithmetic import IN_BULK, LINKED_HUBS, POLLS, POLLS_IN, RECORDS, REGISTRATIONS, SERVICES
 from dpsx_helpers.targets import Target
@@ -10,7 +11,10 @@ from dpsx_helpers.tutorial import Stop
 def launch_day(devices: int) -> View:
     """What each documented limit means for so many devices."""
     if isinstance(devices, bool) or not isinstance(devices, int) or not 1 <= devices <= SERVICES * RECORDS:
-        raise Stop(f"{devices!r} is no number of devices for a launch day: give a whole number from 1 to 10,000,000.")
+        raise Stop(
+            f"{shown_value(devices)} is no number of devices for a launch day: give a whole number from 1 to "
+            "10,000,000."
+        )
     rows = [
         ("registrations at one DPS", f"{REGISTRATIONS:,} a minute", _minutes(devices)),
         (

@@ -7,6 +7,7 @@ may come in another thread (ipykernel runs it in a subshell while a cell is busy
 form displays as plain text names the form and none of its values.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -168,7 +169,7 @@ class _SecretForm(Form):
         return "No pass phrase is known in this kernel yet."
 
     def _test_value_will_do(self) -> bool:
-        return self._twice or not tutorial.key_file().exists() or tutorial.opens(tutorial.TEST_PASS_PHRASE)
+        return self._twice or not os.path.exists(tutorial.key_file()) or tutorial.opens(tutorial.TEST_PASS_PHRASE)
 
     def _taken(self, number: int, secret: tutorial.Secret) -> None:
         for field in self._fields:
@@ -197,10 +198,10 @@ class _SecretForm(Form):
         return "✔ The same as above.", f"✔ Both entries agree; {kept}. Run the cells below."
 
     def _take_single(self, secret: tutorial.Secret) -> tuple[str, str]:
-        if tutorial.key_file().exists() and not tutorial.opens(secret):
+        if os.path.exists(tutorial.key_file()) and not tutorial.opens(secret):
             raise Stop(f"That pass phrase does not open {tutorial.key_file().name}: type it again.")
         tutorial.enter("pass_phrase", secret)
-        opened = f"✔ It opens {tutorial.key_file().name}." if tutorial.key_file().exists() else "✔ Taken."
+        opened = f"✔ It opens {tutorial.key_file().name}." if os.path.exists(tutorial.key_file()) else "✔ Taken."
         return opened, "✔ Taken; the pass phrase is kept in this kernel's memory only. Run the cells below."
 
 
@@ -232,7 +233,7 @@ class _FilesForm(Form):
 
     def _outcome(self) -> str:
         certificate, key = self.value
-        if not certificate.exists() and not key.exists():
+        if not os.path.exists(certificate) and not os.path.exists(key):
             return "The cell above that makes the pair has not run yet."
         if tutorial.opens(phrase := (tutorial.known("pass_phrase") or (tutorial.TEST_PASS_PHRASE,))[0]):
             certificates.check_pair(certificate, key, phrase)

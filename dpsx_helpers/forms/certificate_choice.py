@@ -6,9 +6,9 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from dpsx_helpers import tutorial
-from dpsx_helpers.certificate_files import CertificateError, shown
-from dpsx_helpers.errors import LearnerError
+from dpsx_helpers import given_files, tutorial
+from dpsx_helpers.certificate_files import CertificateError
+from dpsx_helpers.errors import LearnerError, shown
 from dpsx_helpers.forms.form_fields import Field, Form, beside, typed
 from dpsx_helpers.forms.form_memory import Memory
 from dpsx_helpers.forms.uploads import Kind, keep
@@ -106,10 +106,7 @@ class FileChoice:
         text = typed(self._other) if self._choice.value == _OTHER else str(self._choice.value)
         if not text:
             raise Stop(f"The path of the {self.kind.name} file is empty: type it, or choose a file of the list.")
-        try:
-            return Path(text).expanduser().absolute()
-        except RuntimeError as error:
-            raise Stop(f"There is no home folder for {text}: type the whole path.") from error
+        return given_files.path_of(text)
 
     def _still(self) -> str:
         in_use = self.path is not None and os.path.exists(self.path)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpsx_helpers import certificates
-from dpsx_helpers.certificate_files import CERTIFICATE_LABELS, CertificateError, first_block, read_file, shown
+from dpsx_helpers.certificate_files import CERTIFICATE_LABELS, CertificateError, first_block, read_file
+from dpsx_helpers.errors import shown
 
 _LARGEST = 1 << 20
 _OWN = (certificates.CERTIFICATE_FILE, certificates.KEY_FILE)  # notebook 02 writes and notebook 05 deletes these

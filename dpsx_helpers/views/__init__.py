@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dpsx_helpers import binder, certificates, proxies, registry, takeaway, targets, tutorial
+from dpsx_helpers import binder, certificates, given_files, proxies, registry, takeaway, targets, tutorial
 from dpsx_helpers import enrollments as enrolled
 from dpsx_helpers import machine as this_machine
 from dpsx_helpers.conversation import Conversation
@@ -148,8 +148,7 @@ def files(pair: certificates.Pair | Path | None = None) -> View:
 
 def _file_row(file: Path, secret: str) -> tuple[str, str, str, str]:
     try:
-        with file.open("rb") as stream:
-            first = stream.readline(80).decode("ascii", "replace").strip()
+        first = given_files.read(file).partition(b"\n")[0][:80].decode("ascii", "replace").strip()
         return (
             file.name,
             first if first.startswith("-----") else "(not PEM)",
