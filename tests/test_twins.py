@@ -287,7 +287,7 @@ def verdict(number: int) -> str:
 
 def test_without_the_device_each_check_says_where_to_begin(emulated: Target) -> None:
     for number in (1, 2, 3):
-        assert verdict(number).startswith(f"the hub has no device {DEVICE}, which this notebook makes")
+        assert verdict(number).startswith(f"the hub has no device {DEVICE}, which the cells of this notebook make")
     with pytest.raises(Stop, match=f"The hub has no device {DEVICE}: run the cells of this notebook from the top"):
         checks.twins()
 
