@@ -8,13 +8,15 @@ name but that which the learner gives in DPSX_LEARNER.
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from inspect import unwrap
 from itertools import groupby
+from pathlib import Path
 from typing import Literal
 
-from dpsx_helpers import checks, doctor, given_files, progress, tutorial
+from dpsx_helpers import checks, doctor, given_files, lab, progress, tutorial
 from dpsx_helpers.checks import quickstart
 from dpsx_helpers.checks.exercises import Exercise, NotRunning, of_notebook, running
 from dpsx_helpers.display import View, open_questions
@@ -119,11 +121,19 @@ def make() -> Report:
 def _look_for_the_work_folder() -> None:
     """A folder that the learner has named and that is not there is a slip of the pen: it is not made."""
     name = os.environ.get("DPSX_WORK_DIR", "").strip()
-    if name and not os.path.isdir(given_files.path_of(name)):
-        raise LearnerError(
-            f"There is no work folder {shown(name)} (from the environment variable DPSX_WORK_DIR): set it to the "
-            f"folder that the notebooks have worked in, or unset it, and start {_COMMAND} again."
-        )
+    if not name or os.path.isdir(named := given_files.path_of(name)) or named == _usual_work_folder():
+        return
+    raise LearnerError(
+        f"There is no work folder {shown(name)} (from the environment variable DPSX_WORK_DIR): set it to the "
+        f"folder that the notebooks have worked in, or unset it, and start {_COMMAND} again."
+    )
+
+
+def _usual_work_folder() -> Path | None:
+    """The one that is taken when nobody names another; it is not there before the first notebook has run."""
+    with suppress(lab.LabError):
+        return lab.notebooks_folder() / "work"
+    return None
 
 
 def _not_here() -> View:

@@ -147,6 +147,19 @@ def test_a_work_folder_that_is_not_there_is_told_and_not_made(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_tutorial_that_was_never_begun_has_a_report_too(tmp_path: Path) -> None:
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    (notebooks / f"{tutorial.STEPS[0][0]}.ipynb").write_text("{}")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DPSX_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "dpsx_helpers", "check"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"dpsx check · emulator · {notebooks / 'work'} · ")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
 def test_a_reader_that_goes_early_is_no_mistake(work: Path) -> None:
     command = f"{shlex.quote(sys.executable)} -m dpsx_helpers check | head -n 1"

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import ipaddress
 import os
+import re
 import socket
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import psutil
 
 from dpsx_helpers.emulator.options import Options, StartError
+from dpsx_helpers.errors import shown_value
 
 _NEXT_HOSTS = 254  # how many loopback addresses to try
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - who listens there holds every address
@@ -97,9 +99,13 @@ def _bound_ws(host: str, options: Options) -> socket.socket | None:
 def _bound(host: str, port: int, options: Options) -> socket.socket:
     """A bound socket that does not listen yet: clients see the port only when everything is on disk."""
     try:
+        if not re.fullmatch(r"[A-Za-z0-9_.:%-]{1,253}", host):  # a blank one would be found, as this machine
+            raise UnicodeError
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError):
-        raise StartError(f"{host!r} is no address of this machine: give one such as --host 127.0.0.2.") from None
+        raise StartError(
+            f"{shown_value(host)} is no address of this machine: give one such as --host 127.0.0.2."
+        ) from None
     _check_reach(host, str(address[0]), options)
     # Without SO_REUSEADDR nobody else gets the port between here and `listen`. With it a start succeeds while old
     # connections linger (see `_allow_a_restart`), but so does another process that starts in this very moment.
