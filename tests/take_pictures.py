@@ -30,9 +30,9 @@ def main() -> None:
         page = chromium.new_page(viewport={"width": 1280, "height": 1200})
         learner = Learner(page, address, notebooks)
         for name in NOTEBOOKS[:5]:
+            page.evaluate("() => window.jupyterapp && window.jupyterapp.shell.expandLeft()")  # it has the list of files
             learner.open(name)
-            if name == NOTEBOOKS[0]:
-                page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+            page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
             learner.run_on()
             for picture, (where, tag) in PICTURES.items():
                 if where == name:

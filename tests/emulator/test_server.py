@@ -307,7 +307,7 @@ def test_fifty_starts_and_stops_leave_nothing(tmp_path: Path) -> None:
         list(pool.map(ten_times, hosts))
     assert set(me.children()) == children
     assert threading.active_count() == threads
-    assert (me.num_fds() if os.name == "posix" else 0) == descriptors
+    assert (me.num_fds() if os.name == "posix" else 0) <= descriptors  # those of earlier tests may go meanwhile
     assert not any(listens(host, 8883) for host in hosts)
     assert not any(status(tmp_path / host)["running"] for host in hosts)
     for host in hosts:
