@@ -5,7 +5,7 @@ from pathlib import Path
 
 from browser import NOTEBOOKS, ROOT, browser, jupyterlab, theme, tutorial_copy
 from learner import Learner
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, ViewportSize
 
 IMAGES = ROOT / "docs" / "images"
 #: The picture's name: the notebook, and the tag of the cell whose output it shows.
@@ -16,6 +16,9 @@ PICTURES = {
     "messages": (NOTEBOOKS[4], "messages"),
     "diagnosis": (NOTEBOOKS[4], "break"),
 }
+# The enrollment form is higher than a window, and what is below the window's edge would be missing.
+_TALL: ViewportSize = {"width": 1280, "height": 1700}
+_WINDOW: ViewportSize = {"width": 1280, "height": 1200}
 PAGE, DARK = "simulate", "simulate-dark"  # the whole window at the conversation, in both themes
 
 
@@ -27,7 +30,7 @@ def main() -> None:
         jupyterlab(notebooks, environment) as address,
         browser() as chromium,
     ):
-        page = chromium.new_page(viewport={"width": 1280, "height": 1200})
+        page = chromium.new_page(viewport=_TALL)
         learner = Learner(page, address, notebooks)
         for name in NOTEBOOKS[:5]:
             page.evaluate("() => window.jupyterapp && window.jupyterapp.shell.expandLeft()")  # it has the list of files
@@ -37,6 +40,7 @@ def main() -> None:
             for picture, (where, tag) in PICTURES.items():
                 if where == name:
                     _output(learner, tag).screenshot(path=IMAGES / f"{picture}.png", animations="disabled")
+        page.set_viewport_size(_WINDOW)
         _window(learner, page, PAGE)
         theme(page, "JupyterLab Dark")
         _window(learner, page, DARK)
