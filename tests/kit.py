@@ -23,7 +23,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty work folder, and no input from the environment or from an earlier test."""
     folder = tmp_path / "work"
     folder.mkdir()
-    inputs = (*tutorial.INPUTS.values(), *tutorial.VARIABLES, *targets.TRUST, *targets.CONNECTION_STRINGS)
+    inputs = (*tutorial.INPUTS.values(), *tutorial.VARIABLES, *targets.TRUST)
     for name in (*inputs, *binder.SIGNS, VARIABLE):
         monkeypatch.setenv(name, "")  # so that what a test sets is taken back too
         monkeypatch.delenv(name)

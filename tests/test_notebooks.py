@@ -181,7 +181,7 @@ class Desk:
 
     def run(self, number: int, **environment: str) -> Any:
         """Restart & Run All in this folder with these variables set; the notebook with its outputs."""
-        names = [*tutorial.INPUTS.values(), *tutorial.VARIABLES, *targets.TRUST, *targets.CONNECTION_STRINGS]
+        names = [*tutorial.INPUTS.values(), *tutorial.VARIABLES, *targets.TRUST]
         environment["DPSX_WORK_DIR"] = str(self._work)
         afresh = _AFRESH.format(names=names, environment=environment, lookups=str(self._record))
         notebook = read(number)

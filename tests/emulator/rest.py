@@ -15,6 +15,13 @@ POLICIES = {"dps": "provisioningserviceowner", "hub": "iothubowner"}
 API_VERSIONS = {"dps": "2021-10-01", "hub": "2021-04-12"}
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}Z")
+#: What the owner of an emulator alone may ask, below /emulator/.
+CONTROLS = [
+    ("POST", "ping"), ("POST", "stop"), ("POST", "reset"), ("POST", "send"),
+    ("GET", "faults"), ("POST", "faults"), ("DELETE", "faults"),
+    ("GET", "students"), ("POST", "students"), ("DELETE", "students/anna"), ("DELETE", "students/bob"),
+    ("GET", "board"),
+]  # fmt: skip
 _OF_DPS = re.compile(r"/(enrollments|enrollmentGroups|registrations|certificates)([/?].*)?")
 
 

@@ -13,7 +13,7 @@ from clients import connected, responder, send
 from connections import ANSWER_WITHIN, at_dps, create, enrolled
 from pki import make_device
 from processes import RunningEmulator, run_command
-from rest import GUID, TIME, ask, token
+from rest import CONTROLS, GUID, TIME, ask, token
 
 from dpsx_helpers import emulator as package
 from dpsx_helpers.emulator import Emulator, EmulatorError
@@ -66,18 +66,7 @@ def senseless_command(*arguments: str) -> str:
 # --- the token --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "ping"),
-        ("POST", "stop"),
-        ("POST", "reset"),
-        ("POST", "send"),
-        ("GET", "faults"),
-        ("POST", "faults"),
-        ("DELETE", "faults"),
-    ],
-)
+@pytest.mark.parametrize(("method", "path"), CONTROLS)
 @pytest.mark.parametrize("case", ["none", "empty", "wrong", "no bearer", "token of DPS", "token of the hub"])
 def test_every_request_needs_the_token(emulator: RunningEmulator, method: str, path: str, case: str) -> None:
     emulator.emulator.fault("drop", "witness")

@@ -14,7 +14,7 @@ from clients import connected, document, register, send
 from connections import at_dps
 from pki import Device, make_device
 from processes import RunningEmulator, wait_for
-from rest import ask, done, dps_error, hub_error, pages, plane_of
+from rest import CONTROLS, ask, done, dps_error, hub_error, pages, plane_of
 
 from dpsx_helpers.emulator import EmulatorError, refusals, sas
 from dpsx_helpers.emulator.refusals import Refused
@@ -209,23 +209,7 @@ def test_what_is_the_teachers_is_refused_even_under_ones_own_id(both: Class, met
     assert everything(both.emulator) == before
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "ping"),
-        ("POST", "stop"),
-        ("POST", "reset"),
-        ("POST", "send"),
-        ("GET", "faults"),
-        ("POST", "faults"),
-        ("DELETE", "faults"),
-        ("GET", "students"),
-        ("POST", "students"),
-        ("DELETE", "students/anna"),
-        ("DELETE", "students/bob"),
-        ("GET", "board"),
-    ],
-)
+@pytest.mark.parametrize(("method", "path"), CONTROLS)
 def test_the_controls_are_the_teachers(both: Class, method: str, path: str) -> None:
     both.emulator.emulator.fault("drop", "witness")
     body = {"device": "bob", "deviceId": "bob", "body": "", "kind": "drop", "registrationIds": ["mallory"]}
