@@ -9,39 +9,62 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks import figures, machine
+from benchmarks import drawing, figures, machine, page
 from benchmarks.figures import Row
+from benchmarks.page import PageError
+from dpsx_helpers.errors import LearnerError
 
 #: The modules that measure, in the order of the table. Each has
 #: NAME: its name here; TITLE: a heading; ROUNDS: how many rounds are enough; NEEDS: peers of `machine.PEERS`;
-#: measure(rounds) -> list[Figure | NotMeasured].
-ROWS = ("device",)
+#: measure(rounds) -> list[Line]; and perhaps PICTURE: the name of a drawing of its curves.
+ROWS = ("device", "registrations", "start", "certificate", "notebooks", "growth")
+
+_ABOUT = """\
+Measure what dpsx costs and how fast it is, each figure beside its peer in the same run, in alternation: the median of
+the rounds, and in brackets the least and the most. Nothing but loopback is used. Leave the machine alone meanwhile.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when everything was measured, whatever came of it: a figure that misses its aim is a finding, no failure."""
     options = _parser().parse_args(arguments)
-    modules = [import_module(f"benchmarks.{name}") for name in ROWS if name in (options.only or ROWS)]
-    needed = tuple(dict.fromkeys(peer for module in modules for peer in module.NEEDS))
+    modules = [module(name) for name in ROWS if name in (options.only or ROWS)]
+    needed = tuple(dict.fromkeys(peer for one in modules for peer in one.NEEDS))
     for sentence in machine.missing(needed):
         print(sentence, flush=True)
     try:
-        rows = [_measured(module, options.rounds) for module in modules]
+        rows = [row for one in modules if (row := _measured(one, options.rounds)) is not None]
+        if rows:
+            print(as_text(rows))
+        if options.json and rows:
+            options.json.write_text(as_json(rows), encoding="utf-8")
+        if options.page and rows:
+            _write(options.page, rows)
     except KeyboardInterrupt:
-        print("\nStopped; nothing is written.", file=sys.stderr)
+        print("\nStopped; what was measured is lost.", file=sys.stderr)
         return 130
-    print(as_text(rows))
-    if options.json:
-        options.json.write_text(json.dumps(figures.document(rows), indent=1) + "\n", encoding="utf-8")
-    return 0
+    except (PageError, OSError) as error:
+        print(f"{error}", file=sys.stderr)
+        return 1
+    return 0 if len(rows) == len(modules) else 1
 
 
-def _measured(module: Any, rounds: int | None) -> Row:
-    count = rounds or module.ROUNDS
-    print(f"{module.NAME}: {count} rounds …", file=sys.stderr, flush=True)
+def module(name: str) -> Any:
+    """The module of a row."""
+    return import_module(f"benchmarks.{name}")
+
+
+def _measured(one: Any, rounds: int | None) -> Row | None:
+    """None when it failed, which is said."""
+    count = rounds or one.ROUNDS
+    print(f"{one.NAME}: {count} round{'s' if count > 1 else ''} …", file=sys.stderr, flush=True)
     load, date = machine.load(), f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    lines = tuple(module.measure(count))
-    return Row(module.NAME, module.TITLE, lines, count, date, machine.commit(), load, machine.describe())
+    try:
+        lines = tuple(one.measure(count))
+    except (LearnerError, RuntimeError, OSError) as error:
+        print(f"{one.NAME} could not be measured: {error}", file=sys.stderr, flush=True)
+        return None
+    return Row(one.NAME, one.TITLE, lines, count, date, machine.commit(), load, machine.describe())
 
 
 def as_text(rows: Sequence[Row]) -> str:
@@ -50,11 +73,45 @@ def as_text(rows: Sequence[Row]) -> str:
     return f"{figures.table([line for row in rows for line in row.lines])}\n\n{facts}"
 
 
+def as_json(rows: Sequence[Row]) -> str:
+    return json.dumps(figures.document(rows), indent=1, ensure_ascii=False) + "\n"
+
+
+def samples_of(path: Path) -> Path:
+    """Where the samples behind a page are kept: beside it."""
+    return path.with_suffix(".json")
+
+
+def _write(path: Path, measured: Sequence[Row]) -> None:
+    """The page, the samples behind it, its drawings; rows that were not measured now stay. Raises PageError, OSError."""
+    kept = samples_of(path)
+    try:
+        earlier = figures.read(json.loads(kept.read_text(encoding="utf-8"))) if kept.exists() else []
+    except (ValueError, KeyError, TypeError):
+        raise PageError(f"{kept} is damaged: delete it, and measure everything, without --only.") from None
+    named = {row.name: row for row in [*earlier, *measured]}
+    rows = [named[name] for name in ROWS if name in named]
+    text = page.fill(path.read_text(encoding="utf-8"), rows)
+    pictures = {name: row for row in measured if (name := getattr(module(row.name), "PICTURE", ""))}
+    try:
+        drawn = {name: drawing.png(row.lines) for name, row in pictures.items()}
+    except ImportError:
+        print("Nothing is drawn without matplotlib: pip install -r requirements-fleet.txt", file=sys.stderr)
+        drawn = {}
+    path.write_text(text, encoding="utf-8")
+    kept.write_text(as_json(rows), encoding="utf-8")
+    for name, picture in drawn.items():
+        (path.parent / "images" / f"{name}.png").write_bytes(picture)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition(": ")[2])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=_ABOUT, allow_abbrev=False)
     parser.add_argument("--only", nargs="+", choices=ROWS, metavar="NAME", help=f"of {', '.join(ROWS)} (all)")
     parser.add_argument("--rounds", type=_count, metavar="N", help="how often (each row knows how often is enough)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there, too")
+    parser.add_argument("--page", type=Path, metavar="FILE",
+                        help="put the tables between the markers of this page, the samples beside it, the drawings "
+                        "into images/")  # fmt: skip
     return parser
 
 

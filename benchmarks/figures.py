@@ -59,7 +59,8 @@ class Figure:
 
     `unit` is that of both samples ("s", "MB", "messages/s"). With a peer, the samples of one round belong together, and
     `comparison` is the median of what the rounds say: ours / peer ("ratio") or ours - peer ("difference"). A figure
-    with `peer_name` and no `peer` says that the peer was not measured.
+    with `peer_name` and no `peer` says that the peer was not measured. Figures of one `curve` are points of a drawing,
+    each at its `size`.
     """
 
     work: str
@@ -70,6 +71,8 @@ class Figure:
     compared: Compared = "ratio"
     aim: Aim | None = None
     note: str = ""
+    curve: str = ""
+    size: int = 0
 
     def __post_init__(self) -> None:
         if self.peer is not None and len(self.peer.values) != len(self.ours.values):

@@ -25,17 +25,22 @@ class Ran:
     printed: str
 
 
-def run(command: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ran:
-    """Run it to its end. Raises RuntimeError, with the end of what it said, when it fails or hangs.
+def run(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None, given: str = ""
+) -> Ran:
+    """Run it to its end, `given` on standard input. Raises RuntimeError, with the end of what it said, when it fails or
+    hangs.
 
     Output goes to a file: a reader of pipes would take part in what is measured. The end is waited for without a
     timeout, because `subprocess` looks for it at intervals when there is one.
     """
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        stdin.write(given.encode())
+        stdin.seek(0)
         began = time.perf_counter()
         process = subprocess.Popen(
             command, env=dict(environment) if environment is not None else None, cwd=cwd,
-            stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+            stdin=stdin, stdout=out, stderr=err,
         )  # fmt: skip
         hung = threading.Timer(_WITHIN, process.kill)
         hung.start()
@@ -92,3 +97,19 @@ class Memory:
 def memory(pid: int) -> Memory:
     seen = psutil.Process(pid).memory_full_info()
     return Memory(seen.rss / 1e6, getattr(seen, "pss", seen.rss) / 1e6, seen.uss / 1e6)
+
+
+def allow_sockets(count: int) -> None:
+    """Let this process, and those that it starts from now on, have so many open at once. Nothing happens on Windows.
+
+    Raises RuntimeError when the system does not allow it.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        if hard != resource.RLIM_INFINITY and hard < count:
+            raise RuntimeError(f"{count} open files are needed, and this system allows {hard}: see `ulimit -Hn`.")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
