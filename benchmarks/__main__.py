@@ -83,7 +83,7 @@ def samples_of(path: Path) -> Path:
 
 
 def _write(path: Path, measured: Sequence[Row]) -> None:
-    """The page, the samples behind it, its drawings; rows that were not measured now stay. Raises PageError, OSError."""
+    """The page, the samples behind it, its drawings; what was not measured now stays. Raises PageError, OSError."""
     kept = samples_of(path)
     try:
         earlier = figures.read(json.loads(kept.read_text(encoding="utf-8"))) if kept.exists() else []

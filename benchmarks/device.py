@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 from benchmarks import programs, setting
@@ -26,24 +27,27 @@ def measure(rounds: int) -> list[Line]:
         (folder / "device.py").write_text(program, encoding="utf-8")
         (folder / "imports.py").write_text(setting.imports_of(program), encoding="utf-8")
         environment = _six_variables(running, folder)
+        one_root = {**environment, "SSL_CERT_FILE": str(running.overview.ca_file)}
+        (folder / "nothing.py").touch()
 
-        def whole() -> float:
-            ran = programs.run([sys.executable, str(folder / "device.py")], environment, folder)
-            _look(ran.printed)
+        def run(name: str, environment: dict[str, str] = environment) -> float:
+            ran = programs.run([sys.executable, str(folder / name)], environment, folder)
+            if name == "device.py":
+                _look(ran.printed)
             return ran.seconds
 
-        def imports() -> float:
-            return programs.run([sys.executable, str(folder / "imports.py")], environment, folder).seconds
-
-        ours, alone = map(Samples.of, alternate(rounds, whole, imports))
+        works = [partial(run, name) for name in ("device.py", "imports.py", "nothing.py")]
+        measured = alternate(rounds, *works, partial(run, "device.py", one_root))
         stored = len(running.messages(_REGISTRATION_ID))
-    if stored != (rounds + 1) * _MESSAGES:
-        raise RuntimeError(f"{rounds + 1} runs, and the hub has stored {stored} messages")
-    return figures(ours, alone)
+    if stored != 2 * (rounds + 1) * _MESSAGES:
+        raise RuntimeError(f"{2 * (rounds + 1)} runs, and the hub has stored {stored} messages")
+    return figures(*map(Samples.of, measured))
 
 
-def figures(ours: Samples, imports: Samples) -> list[Line]:
-    """From the seconds of the whole process, and of one that only imports."""
+def figures(ours: Samples, imports: Samples, nothing: Samples, one_root: Samples) -> list[Line]:
+    """From the seconds of the whole process, of one that imports and no more, of one that does nothing, and of the
+    whole process with one CA to trust.
+    """
     least = Samples.of(value + setting.FLOOR for value in imports.values)
     return [
         Figure(
@@ -55,7 +59,17 @@ def figures(ours: Samples, imports: Samples) -> list[Line]:
             "difference",
             Aim(setting.FLOOR + _AIM, words=f"{setting.FLOOR} s + {_AIM} s"),
         ),
-        Figure("of that, Python and what the program imports", "s", imports),
+        Figure(
+            "what the program imports, for the most part the SDK", "s", imports, "Python alone", nothing, "difference"
+        ),
+        Figure(
+            "the whole process with all the roots that a computer trusts",
+            "s",
+            ours,
+            "the same, trusting the emulator's CA alone",
+            one_root,
+            "difference",
+        ),
     ]
 
 

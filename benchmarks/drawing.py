@@ -47,10 +47,12 @@ def png(lines: Sequence[Line]) -> bytes:
         spread = [[point[1] - point[2] for point in points], [point[3] - point[1] for point in points]]
         panel.plot(sizes, proportional(points), color=_MILD, linestyle="--", label="in proportion")
         panel.errorbar(sizes, medians, yerr=spread, color=_INK, marker="o", capsize=3, label="measured")
-        for size, median in zip(sizes, medians, strict=True):
-            panel.annotate(number(median), (size, median), (6, -12), textcoords="offset points", fontsize="small")
+        for place, (size, median) in enumerate(zip(sizes, medians, strict=True)):
+            beside = (7, -10) if place else (9, -2)  # the first is where the dashed line runs below
+            panel.annotate(number(median), (size, median), beside, textcoords="offset points", fontsize="small")
         panel.set(xscale="log", yscale="log", xlabel="devices at once", xlim=(sizes[0] / 1.6, sizes[-1] * 4))
         panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        panel.yaxis.set_major_formatter("{x:g}")
         panel.minorticks_off()
         panel.set_title(name, loc="left", fontsize="medium")
         panel.spines[["top", "right"]].set_visible(False)

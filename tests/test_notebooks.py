@@ -36,6 +36,7 @@ from executed import (
 from processes import free_host
 
 import dpsx_helpers
+from benchmarks.setting import device_program
 from dpsx_helpers import certificates, enrollments, targets, tutorial
 from dpsx_helpers.emulator import Emulator, EmulatorError
 from dpsx_helpers.targets import GLOBAL_ENDPOINT, Target
@@ -397,11 +398,11 @@ def test_the_device_code_runs_unchanged_as_a_script_with_the_six_variables(
     emulated: Target, pair: certificates.Pair, tmp_path: Path
 ) -> None:
     enrollments.save(emulated, pair.certificate_file)
-    notebook = read(4)
-    (last_line,) = [line for line in tagged(notebook, "device-code-end").source.splitlines() if "asyncio.run" in line]
-    assert last_line.endswith("asyncio.run(main())")
+    program = device_program()
+    assert program.startswith(tagged(read(4), "device-code").source)
+    assert program.endswith("asyncio.run(main())\n")
     script = tmp_path / "device.py"
-    script.write_text(f"{tagged(notebook, 'device-code').source}\n\n\n{last_line}\n", encoding="utf-8")
+    script.write_text(program, encoding="utf-8")
     six = {name: value for name, value in targets.environment(emulated).items() if name != "X509_PASS_PHRASE"}
     assert len(six) == 6
     alone = {"PATH": os.environ["PATH"], "SSL_CERT_FILE": str(emulated.bundle_file), **six}
