@@ -13,7 +13,6 @@ from dpsx_helpers.certificates import Description
 from dpsx_helpers.emulator import mqtt, refusals, sas
 from dpsx_helpers.emulator.identity import Device
 from dpsx_helpers.emulator.refusals import Refused
-from dpsx_helpers.emulator.stamps import Stamp
 from dpsx_helpers.emulator.topics import (
     HubLogin,
     HubRequest,
@@ -163,10 +162,10 @@ def subscribe(session: Session, packet: mqtt.Subscribe) -> list[tuple[Subscripti
     return granted
 
 
-def receive(session: Session, packet: mqtt.Publish, telemetry: Telemetry, stamp: Stamp) -> Message:
-    """The message in a PUBLISH of telemetry, or Refused."""
+def receive(session: Session, packet: mqtt.Publish, telemetry: Telemetry, enqueued: str) -> Message:
+    """The message in a PUBLISH of telemetry that came at `enqueued`, or Refused."""
     check_size(session, _size(telemetry, packet.payload), MAX_MESSAGE)
-    return _message(session, telemetry, packet.payload, retain=packet.retain, dup=packet.dup, stamp=stamp)
+    return _message(session, telemetry, packet.payload, retain=packet.retain, dup=packet.dup, enqueued=enqueued)
 
 
 def check_publish(session: Session, packet: mqtt.Publish, request: HubRequest | None) -> HubRequest:
@@ -194,16 +193,16 @@ def check_size(session: Session, size: int, limit: int) -> None:
         raise Refused(refusals.TOO_LARGE, device=session.device_id, size=size, limit=limit)
 
 
-def last_words(session: Session, will: mqtt.Will, stamp: Stamp) -> Message:
+def last_words(session: Session, will: mqtt.Will, enqueued: str) -> Message:
     """The message that a hub makes of the Will of a device that went without a DISCONNECT."""
     topic = _will_topic(session, will)
-    message = _message(session, topic, will.payload, retain=will.retain, dup=False, stamp=stamp)
+    message = _message(session, topic, will.payload, retain=will.retain, dup=False, enqueued=enqueued)
     message.properties["iothub-MessageType"] = "Will"
     return message
 
 
 def _message(
-    session: Session, telemetry: Telemetry, payload: bytes, *, retain: bool, dup: bool, stamp: Stamp
+    session: Session, telemetry: Telemetry, payload: bytes, *, retain: bool, dup: bool, enqueued: str
 ) -> Message:
     """Sort the bag into system and application properties; what the hub itself vouches for comes last and wins."""
     system: dict[str, str | None] = {}
@@ -219,6 +218,6 @@ def _message(
         "connectionDeviceId": session.device_id,
         "connectionDeviceGenerationId": session.generation_id,
         "connectionAuthMethod": _AUTH_METHODS[session.authentication_type],
-        "enqueuedTime": stamp.text,
+        "enqueuedTime": enqueued,
     }
-    return Message(session.hub, session.device_id, stamp.text, properties, system, payload)
+    return Message(session.hub, session.device_id, enqueued, properties, system, payload)

@@ -101,7 +101,7 @@ class HubPeer:
             return  # it was deleted, and perhaps made anew
         services.store.put_device(identity.touched(device, stamp))
         if self._will is not None and not in_order and not services.stopping:
-            services.store.add_message(hub.last_words(self._session, self._will, stamp))
+            services.store.add_message(hub.last_words(self._session, self._will, stamp.text))
             self.log.info("%s = the Will of %s is stored", self._conversation.label, self.name)
 
     # --- what the device sends ---
@@ -111,7 +111,7 @@ class HubPeer:
         match request:
             case topics.Telemetry():
                 services = self._services
-                services.store.add_message(hub.receive(self._session, packet, request, services.stamp()))
+                services.store.add_message(hub.receive(self._session, packet, request, services.time()))
                 self._conversation.stored += 1
                 if services.bodies:
                     self.log.info("%s < message%s", self._conversation.label, services.body(packet.payload))

@@ -17,7 +17,7 @@ from dpsx_helpers.emulator.identity import Device
 from dpsx_helpers.emulator.limits import Limits
 from dpsx_helpers.emulator.methods import Call
 from dpsx_helpers.emulator.refusals import Refused
-from dpsx_helpers.emulator.stamps import Stamp
+from dpsx_helpers.emulator.stamps import Stamp, written
 from dpsx_helpers.emulator.store import Store
 from dpsx_helpers.emulator.twin import Twin
 
@@ -65,6 +65,10 @@ class Services:
         self._online: dict[tuple[str, str], Online] = {}
         self._waiting: set[Callable[[], None]] = set()
         self._faults = store.faults()
+
+    def time(self) -> str:
+        """Now, as Azure writes it: for what needs no stamp of its own."""
+        return written(self._clock())
 
     def stamp(self) -> Stamp:
         return Stamp(self._clock(), self._new_guid())

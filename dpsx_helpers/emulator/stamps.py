@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 
+def written(moment: datetime) -> str:
+    """An aware moment as Azure writes it, ISO 8601 with seven digits and Z: `2022-08-27T17:53:19.5143497Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "0Z"
+
+
 @dataclass(frozen=True, slots=True)
 class Stamp:
     """`now` is an aware datetime in UTC, `guid` a fresh UUID in its usual spelling. One stamp serves one request."""
@@ -14,8 +19,8 @@ class Stamp:
 
     @property
     def text(self) -> str:
-        """ISO 8601 with seven fractional digits and Z, as Azure writes it: `2022-08-27T17:53:19.5143497Z`."""
-        return self.now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "0Z"
+        """`now` as Azure writes it."""
+        return written(self.now)
 
     @property
     def etag(self) -> str:

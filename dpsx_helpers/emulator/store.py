@@ -352,7 +352,7 @@ class Store:
                 message.hub,
                 message.device_id,
                 message.enqueued,
-                json.dumps(message.properties),
+                json.dumps(message.properties) if message.properties else "{}",
                 json.dumps(message.system_properties),
                 message.body,
             ),

@@ -25,7 +25,7 @@ from dpsx_helpers import given_files
 
 CA_DAYS, SERVER_DAYS = 3650, 397
 _LARGEST_BUNDLE = 1 << 24  # bytes; the roots of a machine have some hundred thousand
-_CIPHERS = (
+CIPHERS = (
     b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA256"
 )
 _SLICE = 4096  # bytes handed to OpenSSL at once: its buffers grow to what they are given and stay
@@ -166,7 +166,7 @@ def server_context(files: Files) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_max_proto_version(SSL.TLS1_2_VERSION)
-    context.set_cipher_list(_CIPHERS)
+    context.set_cipher_list(CIPHERS)
     context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)

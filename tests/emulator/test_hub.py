@@ -63,7 +63,7 @@ def publish(topic: str = EVENTS, payload: bytes = b"22.5", qos: int = 1, **flags
 def receive(packet: mqtt.Publish) -> Message:
     telemetry = hub.check_publish(SESSION, packet, parse_hub(packet.topic))
     assert isinstance(telemetry, Telemetry)
-    return hub.receive(SESSION, packet, telemetry, STAMP)
+    return hub.receive(SESSION, packet, telemetry, STAMP.text)
 
 
 # --- who may connect --------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_what_is_published_wrongly_is_refused(row: Refusal, packet: mqtt.Publish
 
 def test_a_will_becomes_a_message_that_says_so() -> None:
     bag = f"{EVENTS}%24.mid=1&room=lab"
-    message = hub.last_words(SESSION, mqtt.Will(bag, b"gone", 1, True), STAMP)
+    message = hub.last_words(SESSION, mqtt.Will(bag, b"gone", 1, True), STAMP.text)
     assert message.body == b"gone"
     assert message.properties == {"room": "lab", "mqtt-retain": "true", "iothub-MessageType": "Will"}
     assert message.system_properties["messageId"] == "1"
