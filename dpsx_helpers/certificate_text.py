@@ -70,7 +70,6 @@ class Description:
     common_name: str | None  # the first CN of the subject, unescaped
     not_before: datetime  # aware, UTC
     not_after: datetime  # aware, UTC
-    days_left: int  # whole days until not_after, negative once expired
     key_type: str  # "RSA", "EC P-256", "Ed25519" …; OpenSSL's name of any other kind
     key_bits: int | None  # None when the key is of an unknown kind
     extensions: tuple[Extension, ...]  # (name, critical, text)
@@ -78,6 +77,11 @@ class Description:
     thumbprint_sha1: str  # upper-case hex of the DER's digest, no separators
     thumbprint_sha256: str
     der: bytes = field(repr=False)
+
+    @property
+    def days_left(self) -> int:
+        """Whole days from now until not_after, negative once expired."""
+        return (self.not_after - datetime.now(UTC)).days
 
     def as_text(self) -> str:
         """The certificate in plain text, laid out like `certutil` of Windows, the common name in arrows."""
@@ -146,7 +150,6 @@ def _description(loaded: crypto.X509) -> Description:
     der = certificate.public_bytes(Encoding.DER)
     printed = crypto.dump_certificate(crypto.FILETYPE_TEXT, loaded).decode("utf-8", "replace")
     extensions = _extensions(printed)
-    not_after = certificate.not_valid_after_utc
     key_type = _key_type(printed)
     bits = re.search(r"Public-Key: \((\d+) bit", printed)
     return Description(
@@ -158,8 +161,7 @@ def _description(loaded: crypto.X509) -> Description:
         subject=_name("subject", certificate, printed),
         common_name=_common_name(certificate, printed),
         not_before=certificate.not_valid_before_utc,
-        not_after=not_after,
-        days_left=(not_after - datetime.now(UTC)).days,
+        not_after=certificate.not_valid_after_utc,
         key_type=key_type,
         key_bits=int(bits[1]) if bits else _EDWARDS_BITS.get(key_type),
         extensions=extensions,

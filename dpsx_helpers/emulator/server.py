@@ -151,6 +151,10 @@ def _trusted_before(store: Store, state_dir: Path) -> list[str]:
 class _PrivateLog(RotatingFileHandler):
     """A log that stays its owner's when it begins anew, too."""
 
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        """Whether it is full: judged by what is in it, without formatting each line twice."""
+        return self.stream is not None and self.stream.tell() >= self.maxBytes
+
     def _open(self) -> TextIOWrapper:
         os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT, 0o600))
         return super()._open()
@@ -170,6 +174,9 @@ def _log_to(options: Options) -> None:
             logger.addHandler(handler)
             logger.propagate = False
     LOG.setLevel(logging.INFO)
+    # What no line of ours shows need not be found out for each: https://docs.python.org/3/howto/logging.html#optimization
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def _name_service(record: logging.LogRecord) -> bool:

@@ -8,6 +8,7 @@ CONNECT is in `dps_peer` and `hub_peer`.
 
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol
 
 from dpsx_helpers.certificates import CertificateError, Description, describe
@@ -212,7 +213,7 @@ class Conversation:
         """The client's certificate, and the others that it sent."""
         own, *others = self._certificates() or (None,)
         try:
-            return (None if own is None else describe(own)), tuple(der for der in others if der)
+            return (None if own is None else _described(own)), tuple(der for der in others if der)
         except CertificateError:
             raise Refused(refusals.UNREADABLE_CERTIFICATE, device=client_id) from None
 
@@ -221,6 +222,12 @@ class Conversation:
         device = services.store.device(services.hub_at(login.host) or "", login.device_id)
         session = hub.admit(packet, login, certificate, device, services.dps.hubs, stamp.now.timestamp())
         return HubPeer(self, session, packet)
+
+
+@lru_cache(maxsize=256)
+def _described(certificate: bytes) -> Description:
+    """A device shows the same certificate to DPS, to its hub, and each time that it connects again."""
+    return describe(certificate)
 
 
 def _shown(texts: list[str]) -> str:

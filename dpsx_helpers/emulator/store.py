@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +137,11 @@ class Store:
             yield Enrollment(primary=primary, secondary=secondary, **_loaded(record))
 
     def put_enrollment(self, enrollment: Enrollment) -> None:
-        record = asdict(enrollment)
+        record = _fields(enrollment)
         primary, secondary = record.pop("primary"), record.pop("secondary")
         self._write(
             "INSERT OR REPLACE INTO enrollments VALUES (?, ?, ?, ?)",
-            (enrollment.registration_id, primary, secondary, json.dumps(record)),
+            (enrollment.registration_id, primary, secondary, _dumped(record)),
         )
 
     def delete_enrollment(self, registration_id: str) -> None:
@@ -174,11 +174,11 @@ class Store:
             yield Group(primary=primary, secondary=secondary, **_loaded(record))
 
     def put_group(self, group: Group) -> None:
-        record = asdict(group)
+        record = _fields(group)
         primary, secondary = record.pop("primary"), record.pop("secondary")
         self._write(
             "INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?)",
-            (group.group_id, primary, secondary, json.dumps(record)),
+            (group.group_id, primary, secondary, _dumped(record)),
         )
 
     def delete_group(self, group_id: str) -> None:
@@ -196,11 +196,9 @@ class Store:
         return [CaCertificate(der=der, **json.loads(record)) for der, record in rows]
 
     def put_ca_certificate(self, certificate: CaCertificate) -> None:
-        record = asdict(certificate)
+        record = _fields(certificate)
         der = record.pop("der")
-        self._write(
-            "INSERT OR REPLACE INTO ca_certificates VALUES (?, ?, ?)", (certificate.name, der, json.dumps(record))
-        )
+        self._write("INSERT OR REPLACE INTO ca_certificates VALUES (?, ?, ?)", (certificate.name, der, _dumped(record)))
 
     def delete_ca_certificate(self, name: str) -> None:
         self._write("DELETE FROM ca_certificates WHERE name = ?", (name,))
@@ -216,7 +214,7 @@ class Store:
     def put_registration(self, registration: Registration) -> None:
         self._write(
             "INSERT OR REPLACE INTO registrations VALUES (?, ?, ?)",
-            (registration.registration_id, registration.group_id, json.dumps(asdict(registration))),
+            (registration.registration_id, registration.group_id, _dumped(registration)),
         )
 
     def delete_registration(self, registration_id: str) -> None:
@@ -242,20 +240,20 @@ class Store:
         """Write both, whatever was there."""
         self._write(
             "INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?)",
-            (device.hub, device.device_id, json.dumps(asdict(device)), json.dumps(asdict(twin))),
+            (device.hub, device.device_id, _dumped(device), _dumped(twin)),
         )
 
     def put_device(self, device: Device) -> None:
         """Change a device that is there; its twin stays."""
         self._write(
             "UPDATE devices SET record = ? WHERE hub = ? AND id = ?",
-            (json.dumps(asdict(device)), device.hub, device.device_id),
+            (_dumped(device), device.hub, device.device_id),
         )
 
     def put_twin(self, device: Device, twin: Twin) -> None:
         self._write(
             "UPDATE devices SET twin = ? WHERE hub = ? AND id = ?",
-            (json.dumps(asdict(twin)), device.hub, device.device_id),
+            (_dumped(twin), device.hub, device.device_id),
         )
 
     def delete_device(self, hub: str, device_id: str) -> None:
@@ -273,11 +271,11 @@ class Store:
 
     def put_command(self, command: Command) -> None:
         """Add one (number 0), or change the one with its number."""
-        record = asdict(command)
+        record = _fields(command)
         number, body = record.pop("number"), record.pop("body")
         self._write(
             "INSERT OR REPLACE INTO commands VALUES (?, ?, ?, ?, ?)",
-            (number or None, command.hub, command.device_id, json.dumps(record), body),
+            (number or None, command.hub, command.device_id, _dumped(record), body),
         )
 
     def delete_command(self, number: int) -> None:
@@ -291,7 +289,7 @@ class Store:
         return [(number, Fault(**json.loads(record))) for number, record in rows]
 
     def put_fault(self, fault: Fault, number: int | None = None) -> None:
-        self._write("INSERT OR REPLACE INTO faults VALUES (?, ?)", (number, json.dumps(asdict(fault))))
+        self._write("INSERT OR REPLACE INTO faults VALUES (?, ?)", (number, _dumped(fault)))
 
     def delete_faults(self, number: int | None = None) -> None:
         """One, or all."""
@@ -314,9 +312,7 @@ class Store:
         return [Student(**json.loads(record)) for (record,) in rows]
 
     def put_student(self, student: Student) -> None:
-        self._write(
-            "INSERT OR REPLACE INTO students VALUES (?, ?)", (student.registration_id, json.dumps(asdict(student)))
-        )
+        self._write("INSERT OR REPLACE INTO students VALUES (?, ?)", (student.registration_id, _dumped(student)))
 
     def delete_student(self, registration_id: str) -> None:
         self._write("DELETE FROM students WHERE id = ?", (registration_id,))
@@ -326,7 +322,7 @@ class Store:
         return None if row is None else Mistakes(**json.loads(row[0]))
 
     def put_mistakes(self, registration_id: str, mistakes: Mistakes) -> None:
-        self._write("INSERT OR REPLACE INTO mistakes VALUES (?, ?)", (registration_id, json.dumps(asdict(mistakes))))
+        self._write("INSERT OR REPLACE INTO mistakes VALUES (?, ?)", (registration_id, _dumped(mistakes)))
 
     def delete_mistakes(self, registration_id: str) -> None:
         self._write("DELETE FROM mistakes WHERE id = ?", (registration_id,))
@@ -362,6 +358,16 @@ class Store:
         """Delete all but the facts and the students."""
         for table in _CLEARED:
             self._write(f"DELETE FROM {table}")  # noqa: S608 - the names are ours
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass, as they are: `asdict` copies all that is in them, and takes ten times as long."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
+def _dumped(record: Any) -> str:
+    """A dataclass, or what `_fields` made of one, as JSON."""
+    return json.dumps(record, default=_fields)
 
 
 def _loaded(record: str) -> dict[str, Any]:
