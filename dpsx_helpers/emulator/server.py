@@ -189,7 +189,6 @@ def _spare_the_collector() -> None:
     """What is there at the start stays: the garbage collector need not look at it, nor so often at thousands of
     connections. https://docs.python.org/3/library/gc.html#gc.freeze
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
 
