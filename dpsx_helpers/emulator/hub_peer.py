@@ -37,21 +37,28 @@ class HubPeer:
         self._in_flight: dict[int, int] = {}  # packet identifier -> number of the message
         self._packet_ids = (number % 65_535 + 1 for number in count())
         self._calls: dict[str, tuple[Callable[[int, bytes], None], Callable[[], None]]] = {}
-        self.session_present = not self._clean and self._device().c2d_qos is not None
+        device = self._device()
+        self.session_present = not self._clean and (device.c2d_qos is not None or bool(device.kept))
 
     # --- what the connection tells ---
 
     def joined(self) -> None:
-        """Take up the subscription to cloud-to-device messages that a CleanSession of 0 has kept."""
+        """Take up the subscriptions that a CleanSession of 0 has kept.
+
+        All of them: Microsoft's Python client subscribes once, and trusts in that when it connects again
+        (https://github.com/Azure/iotedge/pull/5048).
+        """
         services, device = self._services, self._device()
         services.come_online(self._session.hub, self.name, self)
         device = identity.touched(device, services.stamp())
         services.store.put_device(device)
         if self._clean:
-            services.subscribe_commands(device, None)
-        elif device.c2d_qos is not None:
+            services.keep_subscriptions(device, None, [])
+            return
+        self._subscriptions = {Subscription[name]: 0 for name in device.kept}
+        if device.c2d_qos is not None:
             self._subscriptions[Subscription.COMMANDS] = device.c2d_qos
-            self.deliver()
+        self.subscribed()
 
     def heard(self) -> None:
         fault = self._services.fault(Stage.HUB_PACKET, self.name)
@@ -60,25 +67,25 @@ class HubPeer:
             raise refused
 
     def subscribe(self, packet: mqtt.Subscribe) -> list[int]:
-        granted = hub.subscribe(self._session, packet)
-        for subscription, qos in granted:
-            if subscription is Subscription.COMMANDS:
-                self._take_commands(qos)
-            self._subscriptions[subscription] = qos
-        return [qos for _, qos in granted]
-
-    def _take_commands(self, qos: int) -> None:
-        """With CleanSession 1 a device gets what comes from now on, with 0 also what waits:
+        """With CleanSession 1 a device gets the cloud-to-device messages that come from now on, with 0 also what waits:
         https://learn.microsoft.com/dotnet/api/microsoft.azure.devices.client.iothubclientmqttsettings.cleansession
         """
-        if not self._clean:
-            self._services.subscribe_commands(self._device(), qos)
-        elif Subscription.COMMANDS not in self._subscriptions:
+        granted = hub.subscribe(self._session, packet)
+        before = set(self._subscriptions)
+        self._subscriptions |= dict(granted)
+        if self._clean and Subscription.COMMANDS in set(self._subscriptions) - before:
             waiting = self._services.pending(self._session.hub, self.name)
             self._commands_from = waiting[-1].number if waiting else 0
+        self._keep()
+        return [qos for _, qos in granted]
+
+    def _keep(self) -> None:
+        if not self._clean:
+            others = sorted(one.name for one in self._subscriptions if one is not Subscription.COMMANDS)
+            self._services.keep_subscriptions(self._device(), self._subscriptions.get(Subscription.COMMANDS), others)
 
     def subscribed(self) -> None:
-        """The SUBACK goes first, then what was waiting for the subscription."""
+        """The CONNACK or SUBACK goes first, then what was waiting for the subscription."""
         self.deliver()
         if Subscription.METHODS in self._subscriptions:
             self._services.takes_methods()
@@ -86,10 +93,9 @@ class HubPeer:
     def unsubscribe(self, packet: mqtt.Unsubscribe) -> None:
         for topic in packet.filters:
             subscription = topics.parse_subscription(topic, self.name)
-            if subscription is None or self._subscriptions.pop(subscription, None) is None:
-                continue
-            if subscription is Subscription.COMMANDS:
-                self._services.subscribe_commands(self._device(), None)
+            if subscription is not None:
+                self._subscriptions.pop(subscription, None)
+        self._keep()
 
     def left(self, *, in_order: bool) -> None:
         services = self._services

@@ -28,7 +28,8 @@ class Device:
     """A device identity in the hub `hub`. It has thumbprints (upper-case hex, SHA-1 or SHA-256) or keys (base64).
 
     `version` counts the changes of the identity and is its etag. `c2d_qos` is the quality of service of a subscription
-    to cloud-to-device messages that outlives its connection (CleanSession 0), None when there is none.
+    to cloud-to-device messages that outlives its connection (CleanSession 0), None when there is none; `kept` are the
+    other subscriptions that do, by their names in `topics.Subscription`.
     """
 
     hub: str
@@ -46,6 +47,7 @@ class Device:
     last_activity: str = _NEVER
     edge: bool = False
     c2d_qos: int | None = None
+    kept: list[str] = field(default_factory=list)
 
     @property
     def etag(self) -> str:

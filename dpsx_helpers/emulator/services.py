@@ -274,7 +274,7 @@ class Services:
         for ready in list(self._waiting):
             ready()
 
-    def subscribe_commands(self, device: Device, qos: int | None) -> None:
-        """Keep the subscription of a device beyond its connection, or forget it (None)."""
-        if device.c2d_qos != qos:
-            self.store.put_device(replace(device, c2d_qos=qos))
+    def keep_subscriptions(self, device: Device, c2d_qos: int | None, others: list[str]) -> None:
+        """Keep these subscriptions of a device beyond its connection, and no others."""
+        if (device.c2d_qos, device.kept) != (c2d_qos, others):
+            self.store.put_device(replace(device, c2d_qos=c2d_qos, kept=others))

@@ -607,9 +607,11 @@ def test_a_delivery_that_a_restart_has_cut_off_comes_again(desk: Desk) -> None:
     ("before", "clean", "expected"),
     [
         ([], False, CONNECTED),
-        ([TWIN, DESIRED, METHODS], False, CONNECTED),
+        ([TWIN], False, RESUMED),
+        ([DESIRED], False, RESUMED),
+        ([METHODS], False, RESUMED),
         ([COMMANDS], False, RESUMED),
-        ([COMMANDS], True, CONNECTED),
+        ([TWIN, DESIRED, METHODS, COMMANDS], True, CONNECTED),
     ],
 )
 def test_session_present_says_that_a_subscription_was_kept(
@@ -621,12 +623,41 @@ def test_session_present_says_that_a_subscription_was_kept(
     assert desk.meet(OTHER).say(to_hub(NAME)) == [Connack(5)], "never with a refusal"
 
 
-def test_other_subscriptions_end_with_their_connection(desk: Desk) -> None:
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_device_that_comes_back_is_still_subscribed_to_its_twin_and_methods(desk: Desk, restarts: bool) -> None:
+    """Microsoft's Python client subscribes once, however often it connects: https://github.com/Azure/iotedge/pull/5048"""
     desk.online(NAME, TWIN, DESIRED, METHODS, clean=False).end()
+    if restarts:
+        desk.restart()
+    line = desk.online(NAME, clean=False)
+    desk.change_twin(NAME, {"properties": {"desired": {"a": 1}}})
+    assert one(line.hear()).json == {"a": 1, "$version": 2}
+    assert desk.call(NAME).forget is not None
+    assert one(line.hear()).topic.startswith("$iothub/methods/POST/reboot/")
+    assert one(line.say(get_twin(qos=0))).json["desired"] == {"a": 1, "$version": 2}
+
+
+@pytest.mark.parametrize("how", ["clean", "unsubscribed"])
+def test_what_is_not_kept_any_more_is_gone_for_later_connections_too(desk: Desk, how: str) -> None:
+    line = desk.online(NAME, TWIN, DESIRED, METHODS, clean=False)
+    if how == "unsubscribed":
+        line.say(unsubscribe(TWIN, DESIRED, METHODS))
+    else:
+        line.end()
+        line = desk.online(NAME, TWIN, DESIRED, METHODS, clean=True)
+    line.end()
     line = desk.online(NAME, clean=False)
     desk.change_twin(NAME, {"properties": {"desired": {"a": 1}}})
     assert desk.call(NAME).forget is None
     assert line.say(get_twin(qos=0)) == []
+
+
+def test_a_call_that_waits_for_a_device_goes_out_when_it_comes_back(desk: Desk) -> None:
+    desk.online(NAME, METHODS, clean=False).end()
+    came: list[str] = []
+    with desk.services.watching(lambda: came.append("it takes methods")):
+        desk.online(NAME, clean=False)
+    assert came == ["it takes methods"]
 
 
 def test_a_clean_session_forgets_the_subscription(desk: Desk) -> None:

@@ -100,6 +100,7 @@ def test_dps_makes_a_device_with_the_thumbprints_of_its_enrollment(edge: bool) -
         last_activity=NEVER,
         edge=edge,
         c2d_qos=None,
+        kept=[],
     )
     assert made.authentication_type == "selfSigned"
 
@@ -115,7 +116,7 @@ def test_a_generation_is_the_moment_of_its_making_in_ticks() -> None:
 
 
 def test_a_device_that_comes_again_unchanged_keeps_its_identity_and_etag() -> None:
-    existing = stored(c2d_qos=1, status="disabled", edge=True)
+    existing = stored(c2d_qos=1, kept=["TWIN"], status="disabled", edge=True)
     assert identity.provision(existing, assignment(), STAMP) is existing
 
 
@@ -130,7 +131,7 @@ def test_a_device_that_comes_again_unchanged_keeps_its_identity_and_etag() -> No
     ],
 )
 def test_dps_sets_the_thumbprints_of_today_and_takes_keys_away(existing: Device, wanted: dict[str, str]) -> None:
-    existing = replace(existing, status="disabled", status_updated=TIME, c2d_qos=0)
+    existing = replace(existing, status="disabled", status_updated=TIME, c2d_qos=0, kept=["METHODS"])
     changed = identity.provision(existing, assignment(**wanted), Stamp(NOW + timedelta(days=1), OTHER_GUID))
     thumbprints: dict[str, Any] = {"primary_thumbprint": SHA256, "secondary_thumbprint": ""} | wanted
     assert changed == replace(existing, primary_key="", secondary_key="", version=8, **thumbprints)
@@ -387,7 +388,8 @@ def test_any_other_capabilities_are_refused(capabilities: Any) -> None:
 
 
 def test_a_change_keeps_what_is_the_hubs_and_replaces_the_rest() -> None:
-    existing = stored(c2d_qos=1, edge=True, status="disabled", status_updated="2021-06-01T00:00:00.0000000Z")
+    never = "2021-06-01T00:00:00.0000000Z"
+    existing = stored(c2d_qos=1, kept=["TWIN"], edge=True, status="disabled", status_updated=never)
     changed = put(existing=existing, authentication=x509(SHA1, SHA256))
     assert changed == Device(
         hub=HUB,
@@ -403,6 +405,7 @@ def test_a_change_keeps_what_is_the_hubs_and_replaces_the_rest() -> None:
         last_activity=existing.last_activity,
         edge=False,
         c2d_qos=1,
+        kept=["TWIN"],
     )
     assert changed.etag != existing.etag
 

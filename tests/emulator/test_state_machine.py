@@ -87,10 +87,16 @@ class Identity:
     keyed: bool
     desired: dict[str, Any]
     status: str = "enabled"
-    kept: int | None = None
+    kept: dict[str, int] = field(default_factory=dict)  # subscriptions
     reported: dict[str, Any] = field(default_factory=dict)
     desired_version: int = 1
     reported_version: int = 1
+
+
+def kept_of(identity: Identity) -> tuple[int | None, list[str]]:
+    """The quality of service of the one, the names of the others."""
+    names = {wire.TWIN: "TWIN", wire.DESIRED: "DESIRED", wire.METHODS: "METHODS"}
+    return identity.kept.get(COMMANDS), sorted(names[topic] for topic in identity.kept if topic != COMMANDS)
 
 
 @dataclass
@@ -113,7 +119,7 @@ class Known:
         return (
             enrolled and (enrolled.own, enrolled.enabled),
             registered and (registered.status, registered.hub),
-            identity and (identity.status, identity.keyed, identity.kept),
+            identity and (identity.status, identity.keyed, *kept_of(identity)),
             identity and (identity.desired, identity.desired_version, identity.reported, identity.reported_version),
             [(one.body, one.deliveries) for one in self.live(now)],
             self.messages,
@@ -250,7 +256,7 @@ class Model:
                 self.refuse(older, "evicted")
             self.connected[side.name] = side
         kept = self.known[side.name].identity if side.at == "hub" and not facts["clean"] else None
-        side.sent.append(("connack", 0, int(kept is not None and kept.kept is not None)))
+        side.sent.append(("connack", 0, int(kept is not None and bool(kept.kept))))
         if side.at == "hub":
             self.join(side, facts)
 
@@ -281,9 +287,9 @@ class Model:
         self.there[side.name] = side
         side.clean, side.will, side.born = facts["clean"], facts["will"], identity.born
         if side.clean:
-            identity.kept = None
-        elif identity.kept is not None:
-            side.filters[COMMANDS] = identity.kept
+            identity.kept = {}
+        else:
+            side.filters |= identity.kept
             self.deliver(side)
 
     # --- DPS ---
@@ -407,8 +413,9 @@ class Model:
                 self.subscribe(side, facts["filters"], facts["qos"])
             case "unsubscribe":
                 for topic in facts["filters"]:
-                    if side.filters.pop(topic, None) is not None and topic == COMMANDS:
-                        known.identity.kept = None
+                    side.filters.pop(topic, None)
+                if not side.clean:
+                    known.identity.kept = dict(side.filters)
                 side.sent.append(("unsuback",))
             case "puback":
                 number = side.in_flight.pop(facts["number"], None)
@@ -445,11 +452,11 @@ class Model:
         if wrong is not None:
             self.refuse(side, "foreign-topic" if wrong.startswith("devices/") else "hub-unknown-filter")
             return
-        if COMMANDS in filters and not side.clean:
-            known.identity.kept = qos
-        elif COMMANDS in filters and COMMANDS not in side.filters:
+        if side.clean and COMMANDS in filters and COMMANDS not in side.filters:
             side.begins_after = max((one.number for one in known.live(self.now)), default=0)
         side.filters |= dict.fromkeys(filters, qos)
+        if not side.clean:
+            known.identity.kept = dict(side.filters)
         side.sent.append(("suback", len(filters)))
         self.deliver(side)
 
@@ -533,7 +540,7 @@ def stored(look: Callable[..., list[Any]], name: str, now: float, undecided: set
     identity = twin = None
     for device, twin_record in devices:
         record, document = json.loads(device), json.loads(twin_record)
-        identity = (record["status"], bool(record["primary_key"]), record["c2d_qos"])
+        identity = (record["status"], bool(record["primary_key"]), record["c2d_qos"], record["kept"])
         desired, reported = document["desired"], document["reported"]
         twin = (desired["values"], desired["version"], reported["values"], reported["version"])
     queue = [(body, json.loads(record)) for record, body in commands]
