@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from azure.iot.device.exceptions import ClientError
-from clients import cause, connected, enroll, register, send, service
-from connections import enrolled
+from clients import cause, connected, enroll, register, responder, send, service
+from connections import create, enrolled
 from pki import make_device
 from processes import RunningEmulator
+from rest import ask, done
 
 
 def test_an_initial_202_makes_the_sdk_wait_and_ask_again(start: Callable[..., RunningEmulator], tmp_path: Path) -> None:
@@ -55,3 +56,19 @@ def test_devices_provision_and_send_at_the_same_time(emulator: RunningEmulator, 
 
     with ThreadPoolExecutor(len(devices)) as pool:
         assert list(pool.map(live, range(len(devices)))) == [20] * len(devices)
+
+
+def test_the_sdk_that_connects_again_still_answers_methods_and_reports(
+    emulator: RunningEmulator, tmp_path: Path
+) -> None:
+    """It subscribes once; that a hub keeps its subscriptions says https://github.com/Azure/iotedge/pull/5048."""
+    device = create(emulator, tmp_path, "comes-again")
+    with connected(emulator, device) as client:
+        responder(client, lambda request: (200, request.name))
+        client.patch_twin_reported_properties({"count": 1})
+        client.disconnect()
+        client.connect()
+        called = ask(emulator, "POST", "/twins/comes-again/methods", {"methodName": "reboot"})
+        assert done(called) == {"status": 200, "payload": "reboot"}
+        client.patch_twin_reported_properties({"count": 2})
+    assert done(ask(emulator, "GET", "/twins/comes-again"))["properties"]["reported"]["count"] == 2
