@@ -17,7 +17,9 @@ from dpsx_helpers.errors import LearnerError
 #: The modules that measure, in the order of the table. Each has
 #: NAME: its name here; TITLE: a heading; ROUNDS: how many rounds are enough; NEEDS: peers of `machine.PEERS`;
 #: measure(rounds) -> list[Line]; and perhaps PICTURE: the name of a drawing of its curves.
-ROWS = ("device", "registrations", "start", "certificate", "notebooks", "growth")
+ROWS = (
+    "device", "registrations", "telemetry", "connects", "idle", "start", "certificate", "notebooks", "growth",
+)  # fmt: skip
 
 _ABOUT = """\
 Measure what dpsx costs and how fast it is, each figure beside its peer in the same run, in alternation: the median of

@@ -6,8 +6,10 @@ https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html; nothing here is o
 """
 
 import asyncio
+import json
 import ssl
 from collections.abc import Callable
+from itertools import count
 
 WITHIN = 60.0  # seconds in which every answer has to come; the machine may be busy
 _CONNACK, _PUBLISH, _PUBACK, _SUBACK, _PINGRESP = 0x20, 0x30, 0x40, 0x90, 0xD0
@@ -68,6 +70,10 @@ class Connection:
         The future is done when the PUBACK has come (at QoS 0: now), and fails with Gone when the connection ends first.
         """
         return self._send(_publish(topic, payload, number, again=again), number)
+
+    def ping(self) -> None:
+        """Send a PINGREQ; its answer is not waited for. Raises Gone."""
+        self._send(b"\xc0\x00")
 
     def break_off(self, topic: str, payload: bytes, number: int) -> None:
         """Send half of a message, and reset the connection."""
@@ -142,6 +148,40 @@ class Connection:
             future.set_exception(NotLetIn(f"SUBACK {body[2:].hex()}"))
         else:
             future.set_result(None)
+
+
+async def register(
+    host: str, port: int, context: ssl.SSLContext, id_scope: str, name: str, *, wait: float = 0.0
+) -> Connection:
+    """Register with DPS as Microsoft's client does, waiting so many seconds before each poll, until the device is
+    assigned. The connection is still open. Raises NotLetIn when it is not, and as `Connection.open` does.
+
+    https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-dps
+    """
+    answers: asyncio.Queue[tuple[str, dict[str, str]]] = asyncio.Queue()
+
+    def heard(_: Connection, topic: str, payload: bytes, again: bool) -> None:
+        answers.put_nowait((topic.split("/")[3], json.loads(payload)))
+
+    user_name = f"{id_scope}/registrations/{name}/api-version=2019-03-31"
+    connection = await Connection.open(host, port, context, name, user_name, heard)
+    try:
+        await connection.subscribe("$dps/registrations/res/#")
+        connection.publish("$dps/registrations/PUT/iotdps-register/?$rid=1", b"", 1)
+        for number in count(2):
+            async with asyncio.timeout(WITHIN):
+                status, answer = await answers.get()
+            if status == "200" and answer["status"] == "assigned":
+                return connection
+            if status != "202":
+                raise NotLetIn(f"{name}: {status} {answer}")
+            await asyncio.sleep(wait)
+            query = f"$rid={number}&operationId={answer['operationId']}"
+            connection.publish(f"$dps/registrations/GET/iotdps-get-operationstatus/?{query}", b" ", number)
+    except BaseException:
+        connection.cut()
+        raise
+    raise AssertionError("there is no last number")
 
 
 def _text(value: str) -> bytes:

@@ -2,20 +2,24 @@
 
 import ast
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import requests
 from azure.iot.deviceprovisioning import DeviceProvisioningClient
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from benchmarks.programs import ROOT
 from dpsx_helpers.certificate_making import KeyType, new_key, of_device
-from dpsx_helpers.emulator import Emulator
+from dpsx_helpers.emulator import Emulator, sas
 
 FLOOR = 2.0  # seconds that the SDK waits before it asks DPS for the first time, whatever DPS proposes
 _IN_BULK = 10  # enrollments in one request, the most that DPS takes
@@ -70,6 +74,29 @@ def enroll(running: Emulator, devices: Sequence[Device]) -> None:
             answer = client.enrollment.run_bulk_operation({"mode": "create", "enrollments": entries})
             if not answer["isSuccessful"]:
                 raise RuntimeError(f"enrolling failed: {answer['errors']}")
+
+
+def in_hub(running: Emulator, device: Device, count: int) -> list[Device]:
+    """The devices of `named`, made in the hub by its own API."""
+    seen = running.overview
+    pem = device.certificate_file.read_bytes()
+    thumbprint = x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex().upper()
+    shown = {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": thumbprint, "secondaryThumbprint": None}}
+    key = dict(part.partition("=")[::2] for part in seen.iothub_connection_string.split(";"))["SharedAccessKey"]
+    ca = str(seen.ca_file)  # for each request: the session's own setting gives way to REQUESTS_CA_BUNDLE
+    token = sas.sign(seen.service_endpoint, "iothubowner", key, int(time.time()) + 3600)
+    devices = named(device, count)
+    with requests.Session() as session:
+        session.headers["Authorization"] = token
+        for name in (one.name for one in devices):
+            url = f"https://{seen.service_endpoint}/devices/{name}?api-version=2021-04-12"
+            session.put(url, json={"deviceId": name, "authentication": shown}, verify=ca, timeout=30).raise_for_status()
+    return devices
+
+
+def named(device: Device, count: int) -> list[Device]:
+    """So many devices, `sender-0001` on, that all show the certificate of this one."""
+    return [replace(device, name=f"sender-{number:04}") for number in range(1, count + 1)]
 
 
 def forget(running: Emulator, devices: Sequence[Device]) -> None:

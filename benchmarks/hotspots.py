@@ -1,0 +1,126 @@
+"""Where the emulator's processor time goes: `python -m benchmarks.hotspots telemetry` (or connects).
+
+The emulator runs under cProfile, which makes Python's own functions look dearer than those in C: read the shares, and
+compare two versions of the code by them; the times of the other benchmarks are without it.
+"""
+
+import argparse
+import pstats
+import socket
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import connects, programs, setting, telemetry
+from benchmarks.peers import Server
+from dpsx_helpers.emulator import Emulator, EmulatorError
+
+_READY_WITHIN = 60.0  # seconds
+# Processor time, not that of the clock: what others do on the machine is not to be in it.
+_PROFILED = """
+import cProfile, sys, time
+from dpsx_helpers.emulator.__main__ import main
+profile = cProfile.Profile(time.process_time)
+try:
+    profile.runcall(main, sys.argv[2:])
+finally:
+    profile.dump_stats(sys.argv[1])
+"""
+#: Part and what tells it in a function's file or name; the first that fits counts.
+_PARTS = (
+    ("waiting", ("select.epoll", "select.poll", "select.kqueue")),
+    ("TLS", ("OpenSSL", "_openssl", "emulator/tls.py", "cryptography")),
+    ("sockets", ("_socket.socket",)),
+    ("store", ("sqlite3", "emulator/store.py", "json/", "_json", "dataclasses.py")),
+    ("log", ("logging/", "TextIOWrapper", "time.strftime", "posix.stat")),
+    ("MQTT", ("emulator/mqtt.py", "amqtt")),
+    ("certificates", ("certificate", "re.Pattern", "/re/")),
+    ("connections", ("emulator/listener.py", "emulator/sessions.py", "emulator/websocket.py")),
+    ("rules", ("dpsx_helpers/emulator/", "uuid.py", "datetime", "urllib/parse.py", "enum.py")),
+    ("asyncio", ("asyncio", "selectors.py", "_contextvars", "Context")),
+)
+_FUNCTIONS = 15  # listed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.hotspots", description="Show where the time goes.")
+    parser.add_argument("work", choices=("telemetry", "connects"))
+    work = parser.parse_args().work
+    with setting.folder() as folder:
+        with _profiled(folder) as running:
+            count = _telemetry(running, folder) if work == "telemetry" else _connects(running, folder)
+        print(report(pstats.Stats(str(folder / "profile")), count))
+    return 0
+
+
+@contextmanager
+def _profiled(folder: Path) -> Iterator[Emulator]:
+    """An emulator under cProfile, whose figures are in `folder / "profile"` once it has ended."""
+    state_dir = folder / "emulator"
+    run = ["run", "--state-dir", str(state_dir), "--next-free-host", "--started-by", "notebook"]
+    command = [sys.executable, "-c", _PROFILED, str(folder / "profile"), *run]
+    with subprocess.Popen(command, env=programs.own_environment()) as process:
+        try:
+            running = _attached(state_dir, process)
+            yield running
+            running.stop()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+
+
+def _attached(state_dir: Path, process: "subprocess.Popen[bytes]") -> Emulator:
+    deadline = time.monotonic() + _READY_WITHIN
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            running = Emulator.attach(state_dir)
+            socket.create_connection((running.overview.host, running.overview.mqtt_port), timeout=1).close()
+        except (EmulatorError, OSError):
+            time.sleep(0.1)
+        else:
+            return running
+    raise RuntimeError("the emulator did not start")
+
+
+def _telemetry(running: Emulator, folder: Path) -> int:
+    (device,) = setting.make_devices(1, folder)
+    telemetry.send(running, Server.of(running), setting.in_hub(running, device, 10))
+    return telemetry.MESSAGES
+
+
+def _connects(running: Emulator, folder: Path) -> int:
+    devices = setting.make_devices(connects.DEVICES, folder)
+    setting.enroll(running, devices)
+    connects.connect(Server.of(running), running.overview.id_scope, devices, 2)
+    return connects.COUNT
+
+
+def report(stats: pstats.Stats, count: int) -> str:
+    """The parts, and the dearest functions, in microseconds for each of `count` pieces of work."""
+    spent: defaultdict[str, float] = defaultdict(float)
+    functions = []
+    for (file, _, name), (_, calls, own, _, _) in stats.stats.items():  # type: ignore[attr-defined]
+        part = _part(f"{file} {name}")
+        spent[part] += own
+        functions.append((own, calls, part, name if file == "~" else f"{Path(file).name} {name}"))
+    del spent["waiting"]
+    whole = sum(spent.values())
+    lines = [f"| part | µs for each of {count:,} | share |", "|---|---|---|"]
+    for part, own in sorted(spent.items(), key=lambda one: -one[1]):
+        lines.append(f"| {part} | {own / count * 1e6:.1f} | {own / whole:.0%} |")
+    lines += ["", "| function | part | calls | µs for each |", "|---|---|---|---|"]
+    dearest = sorted((one for one in functions if one[2] != "waiting"), reverse=True)[:_FUNCTIONS]
+    lines += [f"| {name} | {part} | {calls:,} | {own / count * 1e6:.1f} |" for own, calls, part, name in dearest]
+    return "\n".join(lines)
+
+
+def _part(function: str) -> str:
+    return next((part for part, marks in _PARTS if any(mark in function for mark in marks)), "the rest")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
