@@ -4,11 +4,13 @@ import json
 import re
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Queue
-from typing import Any
+from socket import create_connection
+from typing import Any, TypeVar
 
+import wire
 from clients import enroll
 from paho.mqtt import client as paho
 from pki import Device, make_device
@@ -17,6 +19,7 @@ from rest import ask, done
 
 ANSWER_WITHIN = 20.0  # seconds for what another process has to send
 WEBSOCKET = "/$iothub/websocket"
+_Kind = TypeVar("_Kind", bound=wire.Sent)
 
 
 # --- what the service side makes for them -----------------------------------------------------------------------------
@@ -189,3 +192,53 @@ def at_dps(emulator: RunningEmulator, device: Device, **more: Any) -> Iterator[D
         yield wire
     finally:
         wire.close()
+
+
+class PacketLine:
+    """A connection over MQTT that sends what it is told, and reads one packet at a time. OSError and EOFError when it
+    is gone.
+    """
+
+    def __init__(self, emulator: RunningEmulator, device: Device, connect: bytes, *filters: str) -> None:
+        context = ssl.create_default_context(cafile=str(emulator.state_dir / "ca.pem"))
+        context.load_cert_chain(device.certificate_file, device.key_file)
+        plain = create_connection((emulator.host, 8883), timeout=ANSWER_WITHIN)
+        try:
+            self._socket = context.wrap_socket(plain, server_hostname=emulator.host)
+        except BaseException:
+            plain.close()
+            raise
+        self._read = self._socket.makefile("rb")
+        self.send(connect)
+        if not self.expect(wire.Connack).session_present and filters:
+            self.send(wire.subscribe(*filters))
+            self.expect(wire.Suback)
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def next(self) -> wire.Sent:
+        first, length, shift = self._exactly(1), 0, 0
+        head = first
+        while not shift or head[-1] & 0x80:
+            head += self._exactly(1)
+            length |= (head[-1] & 0x7F) << shift
+            shift += 7
+        (packet,) = wire.read(head + self._exactly(length))
+        return packet
+
+    def expect(self, kind: type[_Kind]) -> _Kind:
+        packet = self.next()
+        assert isinstance(packet, kind), packet
+        return packet
+
+    def _exactly(self, size: int) -> bytes:
+        data = self._read.read(size)
+        if len(data) < size:
+            raise EOFError
+        return data
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._read.close()
+            self._socket.close()

@@ -62,14 +62,16 @@ def ask(
     authorization: str | None = None,
     api_version: str | None = None,
     within: float = 20.0,
+    session: requests.Session | None = None,
     **headers: str,
 ) -> requests.Response:
     """One request with a fresh token of the service that the path belongs to, unless another is given.
 
-    A body of bytes goes out as it is, any other as JSON. In the names of headers `_` stands for `-`.
+    A body of bytes goes out as it is, any other as JSON. In the names of headers `_` stands for `-`. `session`: on a
+    connection that stays open.
     """
     overview, plane = emulator.emulator.overview, plane_of(path)
-    return requests.request(
+    return (session or requests).request(
         method,
         f"https://{overview.service_endpoint}{path}",
         params={"api-version": API_VERSIONS[plane] if api_version is None else api_version},
