@@ -63,9 +63,9 @@ class Emulator:
         """
         state_dir = state_dir.absolute()
         facts = running.read(state_dir)
-        if facts is None:
+        if facts is None or not process.listens(facts):
             facts = process.spawn(state_dir, host, idle_hours)
-        elif host is not None and host != facts.host:
+        if host is not None and host != facts.host:
             raise EmulatorError(
                 f"The emulator of {state_dir} runs at {facts.host}, not at {host}: stop it, or leave the host out."
             )
@@ -261,7 +261,8 @@ class Emulator:
 
     def stop(self) -> None:
         """End the process and wait until its ports are free. Nothing happens when it has ended already."""
-        if self.running():
+        facts = running.read(self.state_dir)
+        if facts is None or facts.token == self._facts.token:
             stop(self.state_dir)
 
 
@@ -316,8 +317,4 @@ def reset(state_dir: Path, device: str | None = None) -> None:
 
 def stop(state_dir: Path) -> None:
     """End the emulator of a state directory, if there is one, and wait until its ports are free."""
-    facts = running.read(state_dir)
-    if facts is None:
-        return
-    request(state_dir, facts, "emulator/stop")
-    process.wait_until_ended(state_dir, facts)
+    process.stop(state_dir)

@@ -27,19 +27,22 @@ class EmulatorError(LearnerError):
 
 
 def spawn(state_dir: Path, host: str | None, idle_hours: float) -> Running:
-    """Start the process and wait until it is ready.
-
-    All three descriptors are redirected and the session is its own: otherwise it would die with the kernel that
-    started it, or keep that kernel's output open.
-    """
+    """Start the process and wait until it is ready, or until another is, which somebody starts at the same moment."""
     command = [sys.executable, "-m", "dpsx_helpers.emulator", "run", "--state-dir", str(state_dir)]
     command += ["--idle-hours", str(idle_hours), "--started-by", "notebook"]
     command += ["--host", host] if host else ["--next-free-host"]
+    return _wait_until_ready(state_dir, _started(state_dir, command))
+
+
+def _started(state_dir: Path, command: list[str]) -> subprocess.Popen[bytes]:
+    """The process. All three descriptors are redirected and the session is its own: otherwise it would die with the
+    kernel that started it, or keep that kernel's output open.
+    """
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         running.keep_others_out(state_dir)
         with open(state_dir / "start.log", "wb", opener=partial(os.open, mode=0o600)) as log:
-            child = subprocess.Popen(
+            return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -50,7 +53,6 @@ def spawn(state_dir: Path, host: str | None, idle_hours: float) -> Running:
             )
     except OSError as error:
         raise EmulatorError(f"The emulator cannot be started in {state_dir} ({error.strerror}).") from None
-    return _wait_until_ready(state_dir, child)
 
 
 def _environment() -> dict[str, str]:
@@ -64,11 +66,14 @@ def _wait_until_ready(state_dir: Path, child: subprocess.Popen[bytes]) -> Runnin
     began = time.monotonic()
     while (waited := time.monotonic() - began) < START_WITHIN:
         facts = running.read(state_dir)
-        if facts is not None and facts.pid != child.pid and child.poll() is not None:
-            return facts  # somebody else started one at the same moment
-        if facts is not None and facts.pid == child.pid and _listens(facts) and _answers(state_dir, facts):
-            _children[child.pid] = child
-            return facts
+        if facts is not None and listens(facts):
+            if facts.pid != child.pid:  # somebody else started one at the same moment
+                child.terminate()
+                child.wait()
+                return facts
+            if _answers(state_dir, facts):
+                _children[child.pid] = child
+                return facts
         if child.poll() is not None:
             lines = (state_dir / "start.log").read_text(errors="replace").strip().splitlines()
             raise EmulatorError(lines[-1] if lines else f"The emulator ended at once (exit status {child.returncode}).")
@@ -79,7 +84,8 @@ def _wait_until_ready(state_dir: Path, child: subprocess.Popen[bytes]) -> Runnin
     raise EmulatorError(f"The emulator was not ready within {START_WITHIN:g} seconds: see {log}.")
 
 
-def _listens(facts: Running) -> bool:
+def listens(facts: Running) -> bool:
+    """Whether somebody does at its ports: not yet while it starts, and no longer while it stops."""
     try:
         for port in (facts.mqtt_port, facts.https_port):
             socket.create_connection((facts.host, port), timeout=1).close()
@@ -99,13 +105,23 @@ def _answers(state_dir: Path, facts: Running) -> bool:
     return True
 
 
-def wait_until_ended(state_dir: Path, facts: Running) -> None:
-    """Wait for a process that was told to stop. Raises EmulatorError when it does not."""
-    deadline = time.monotonic() + STOP_WITHIN
+def stop(state_dir: Path) -> None:
+    """End the process, if there is one, and wait until its ports are free.
+
+    One that is only just starting is ended when it is ready. Raises EmulatorError when it does not end.
+    """
+    from dpsx_helpers.emulator import control  # which knows this module
+
+    told, deadline = None, time.monotonic() + STOP_WITHIN
     while running.is_held(state_dir):
-        if time.monotonic() > deadline:
-            raise EmulatorError(f"The emulator (process {facts.pid}) was told to stop and has not: end that process.")
+        facts = running.read(state_dir)
+        if facts is not None and told is None:
+            control.request(state_dir, facts, "emulator/stop")
+            told, deadline = facts, time.monotonic() + STOP_WITHIN
+        elif time.monotonic() > deadline:
+            who = f"process {told.pid}" if told else f"of {state_dir}"
+            raise EmulatorError(f"The emulator ({who}) was told to stop and has not: end that process.")
         time.sleep(0.02)
-    child = _children.pop(facts.pid, None)
+    child = _children.pop(told.pid, None) if told else None
     if child is not None:
         child.wait(STOP_WITHIN)

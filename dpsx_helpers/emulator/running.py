@@ -4,17 +4,25 @@ The lock tells whether the process lives; the file tells where it listens. A pro
 a zombie's, or by now somebody else's.
 """
 
+import errno
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from dpsx_helpers import given_files
+from dpsx_helpers.emulator import tls
 from dpsx_helpers.emulator.tls import Files, write_private
 from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.joining import endpoint
+
+if sys.platform == "win32":
+    fcntl = None
+else:
+    import fcntl
 
 
 def this_machine() -> str:
@@ -26,7 +34,8 @@ def this_machine() -> str:
 
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-LOCK_WAIT = 0.5  # seconds: a probe of the lock by somebody else takes far less
+# Seconds that a start waits for the lock: for a probe by somebody else, which takes far less; for one that is stopping.
+LOCK_WAIT, LOCK_WAIT_OF_NOTEBOOK = 0.5, 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +113,35 @@ def is_held(state_dir: Path) -> bool:
         if not (state_dir / "emulator.lock").exists():
             return False
         _check_owner(state_dir)
-        lock = lock_of(state_dir)
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
+        return _is_taken(state_dir)
     except OSError as error:
         raise LearnerError(
             f"The state directory {state_dir} cannot be read ({error.strerror}): name another with --state-dir, or ask "
             "as the user whose it is."
         ) from None
-    lock.release()
-    return False
+
+
+def _is_taken(state_dir: Path) -> bool:
+    """Whether the lock is. Where the system has shared locks, who looks takes such a one: two who look at the same
+    moment must not take each other for an emulator, whose facts, if it was killed, may still be there.
+    """
+    if fcntl is not None:
+        descriptor = os.open(state_dir / "emulator.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno != errno.ENOSYS:  # a file system without it, on which filelock has another way
+                raise
+        finally:
+            os.close(descriptor)
+    try:
+        with lock_of(state_dir).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def keep_others_out(state_dir: Path) -> None:
@@ -162,6 +189,12 @@ def read(state_dir: Path) -> Running | None:
 
 def remove(state_dir: Path) -> None:
     _file(state_dir).unlink(missing_ok=True)
+
+
+def tidy(state_dir: Path) -> None:
+    """Delete what one that was killed has left: nobody may take its facts for those of whoever holds the lock now."""
+    remove(state_dir)
+    tls.tidy(state_dir, _file(state_dir).name, *Files(state_dir).names)
 
 
 def _file(state_dir: Path) -> Path:

@@ -40,7 +40,8 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 def serve(options: Options) -> None:
     """Run the emulator until it is told to stop. Raises StartError when it cannot start."""
-    with _state_directory(options.state_dir), contextlib.ExitStack() as open_things:
+    wait = running.LOCK_WAIT if options.started_by == "run" else running.LOCK_WAIT_OF_NOTEBOOK
+    with _state_directory(options.state_dir, wait), contextlib.ExitStack() as open_things:
         bound = open_things.enter_context(contextlib.closing(bind(options)))
         store = open_things.enter_context(contextlib.closing(_open_store(options.state_dir)))
         facts = _facts(store, options, bound)
@@ -70,13 +71,14 @@ def _served(options: Options, facts: Running, store: Store, bound: Bound) -> boo
 
 
 @contextlib.contextmanager
-def _state_directory(directory: Path) -> Iterator[None]:
-    """Make the directory, see to it that nobody else can put files there, and hold its lock."""
+def _state_directory(directory: Path, wait: float) -> Iterator[None]:
+    """Make the directory, see to it that nobody else can put files there, and hold its lock within `wait` seconds."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         running.keep_others_out(directory)
         lock: FileLock = running.lock_of(directory)
-        lock.acquire(timeout=running.LOCK_WAIT)
+        lock.acquire(timeout=wait)
+        running.tidy(directory)
     except Timeout:
         other = running.read(directory)
         who = f"process {other.pid} at {other.host}" if other else "another process"
@@ -244,6 +246,7 @@ class _Emulator:
         await self._until_told(listener)
         for number in _ENDING:  # a second one must not kill what is tidying up
             signal.signal(number, signal.SIG_IGN)
+        running.remove(self._options.state_dir)  # who looks for an emulator from now on is not led to this one
         LOG.info("= stopping")
         for server in devices:
             server.close()

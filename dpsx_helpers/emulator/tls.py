@@ -57,6 +57,10 @@ class Files:
     def bundle(self) -> Path:
         return self.directory / "ca-bundle.pem"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(path.name for path in (self.ca, self.ca_key, self.server, self.server_key, self.bundle))
+
 
 def write_private(path: Path, data: bytes) -> None:
     """Replace a file at once, readable by its owner alone from its first byte on."""
@@ -70,15 +74,25 @@ def write_private(path: Path, data: bytes) -> None:
         raise
 
 
+def tidy(directory: Path, *names: str) -> None:
+    """Delete what a process that was killed while it wrote one of these files has left: keys may be in it."""
+    for name in names:
+        for left in directory.glob(f".{name}.????????"):
+            left.unlink(missing_ok=True)
+
+
 def prepare(files: Files, host: str, now: datetime) -> None:
     """Make what is missing: the CA once, the server certificate for `host` and localhost at every start."""
     if not (files.ca.exists() and files.ca_key.exists()):
         key = ec.generate_private_key(ec.SECP256R1())
+        files.ca.unlink(missing_ok=True)  # whoever is killed between the two leaves no CA with another's key
         write_private(files.ca_key, _key_pem(key))
         write_private(files.ca, _ca_certificate(key, now).public_bytes(Encoding.PEM))
     ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
     ca_key = serialization.load_pem_private_key(files.ca_key.read_bytes(), None)
     assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    if ca_key.public_key() != ca.public_key():
+        raise ValueError("the key is that of another CA")
     server_key = ec.generate_private_key(ec.SECP256R1())
     certificate = _server_certificate(server_key, host, ca, ca_key, now)
     write_private(files.server_key, _key_pem(server_key))

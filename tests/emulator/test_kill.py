@@ -3,24 +3,31 @@
 The seed is printed, and DPSX_TEST_SEED repeats it; DPSX_TEST_KILLS=100 kills so often.
 """
 
+import json
 import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import wire
+from connections import on_the_wire, provisioned
 from ledger import GONE, Post, Record, State, membership
 from load import Load
-from processes import COMMAND, RunningEmulator
+from mortal import TABLES
+from processes import COMMAND, RunningEmulator, free_host
 
 Start = Callable[..., RunningEmulator]
 KILLS = int(os.environ.get("DPSX_TEST_KILLS", "8"))
 SEED = int(os.environ.get("DPSX_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
+ON_POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="the emulators of this test are forked")
 MOMENTS = ("work", "work", "work", "start", "stop")
 
 
@@ -156,3 +163,80 @@ def test_a_list_holds_each_thing_once_and_nothing_else() -> None:
         "device c is in the list of all, and should not be",
     ]
     assert membership("device", ["b"], records) == ["device a is not in the list of all"]
+
+
+# --- every step of a start, a stop and a reset ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Killed:
+    """One try: an emulator was killed before a step of a phase (None: it was over before), and then another started."""
+
+    step: int
+    before: str | None
+    acknowledged: bool
+    left: list[str]
+    known: dict[str, str] | None
+    after: dict[str, Any]
+
+
+def killed_at_every_step(phase: str, folder: Path, host: str) -> list[Killed]:
+    command = [sys.executable, str(Path(__file__).with_name("mortal.py")), phase, str(folder), host]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    tries = [Killed(**json.loads(line)) for line in done.stdout.splitlines()]
+    assert [one.step for one in tries] == list(range(1, len(tries) + 1))
+    assert [one.before is None for one in tries] == [False] * (len(tries) - 1) + [True]
+    for one in tries:
+        assert not [name for name in one.after["files"] if name.startswith(".")], f"half a file is left: {one}"
+        assert one.known in (None, one.after["facts"]), f"what was known is not true any more: {one}"
+    return tries
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of an emulator that was killed in the middle of its life, and its address."""
+    folder = tmp_path_factory.mktemp("lived")
+    emulator = RunningEmulator(folder / "state")
+    device = provisioned(emulator, folder, "lived")
+    with on_the_wire(emulator, device) as line:
+        line.publish(wire.events("lived"), "hello")
+    emulator.kill()
+    return folder, emulator.host
+
+
+ALL, NONE = dict.fromkeys(TABLES, 1), dict.fromkeys(TABLES, 0)
+
+
+@ON_POSIX
+def test_a_first_start_that_is_killed_at_any_step_is_made_good_by_the_next(tmp_path: Path) -> None:
+    """No half CA, half database or half `running.json`."""
+    tries = killed_at_every_step("start", tmp_path, free_host())
+    steps = " ".join(one.before or "" for one in tries)
+    for word in ("os.mkdir", "emulator.lock", "bind", "CREATE TABLE facts", "COMMIT", "/.ca.pem", "/.running.json"):
+        assert word in steps, f"{word} is a step of a start"
+    assert all(one.after["rows"] == NONE for one in tries)
+
+
+@ON_POSIX
+def test_a_start_that_is_killed_at_any_step_loses_nothing_and_stays_who_it_is(lived: tuple[Path, str]) -> None:
+    tries = killed_at_every_step("start", *lived)
+    assert "/running.json" in " ".join(one.before or "" for one in tries), "that of before was there"
+    assert all(one.after["rows"] == ALL for one in tries)
+    assert len({json.dumps(one.after["facts"], sort_keys=True) for one in tries}) == len(tries), "folders differ"
+    assert len({one.after["facts"]["ca"] + one.after["facts"]["IOTHUB_CONNECTION_STRING"] for one in tries}) == 1
+
+
+@ON_POSIX
+def test_a_stop_that_is_killed_at_any_step_loses_nothing(lived: tuple[Path, str]) -> None:
+    tries = killed_at_every_step("stop", *lived)
+    assert len(tries) > 1
+    assert all(one.after["rows"] == ALL for one in tries)
+
+
+@ON_POSIX
+def test_a_reset_that_is_killed_at_any_step_has_deleted_everything_or_nothing(lived: tuple[Path, str]) -> None:
+    tries = killed_at_every_step("reset", *lived)
+    assert {one.before for one in tries} > {"DELETE FROM enrollments", "DELETE FROM messages", "COMMIT", None}
+    for one in tries:
+        assert one.after["rows"] == (NONE if one.acknowledged else ALL), one

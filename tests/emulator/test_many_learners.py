@@ -191,7 +191,7 @@ def test_a_neighbour_who_takes_the_address_of_one_that_stopped_deceives_nobody(s
     facts.write(mine.state_dir)
     with running.lock_of(mine.state_dir), pytest.raises(EmulatorError, match="CERTIFICATE_VERIFY_FAILED"):
         mine.emulator.faults()  # with the token of its owner
-    assert process._listens(facts), "the ports are those of before"
+    assert process.listens(facts), "the ports are those of before"
     assert not process._answers(mine.state_dir, facts), "a start would not take the thief for its own"
     log = thief.log()
     assert "deceived" not in log.partition("PUT /enrollments/deceived")[2], "not even the name of the device was said"

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -28,7 +29,7 @@ from pki import Device, make_device
 from processes import COMMAND, RunningEmulator, free_host, listens, run_command, status, wait_for
 from rest import ask, done
 
-from dpsx_helpers.emulator import Emulator, EmulatorError, dps, listener, server, tls
+from dpsx_helpers.emulator import Emulator, EmulatorError, dps, listener, running, server, tls
 from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.emulator.services import Services
 from dpsx_helpers.emulator.store import Store
@@ -235,6 +236,14 @@ def test_a_damaged_ca_is_one_line_that_says_what_to_delete(start: Start) -> None
     assert "delete ca.pem and ca.key.pem" in done.stderr
 
 
+def test_a_ca_with_the_key_of_another_is_one_line(start: Start, tmp_path: Path) -> None:
+    emulators = [start(state_dir=tmp_path / name) for name in ("one", "two")]
+    for emulator in emulators:
+        emulator.terminate()
+    shutil.copy(emulators[0].state_dir / "ca.key.pem", emulators[1].state_dir)
+    assert "delete ca.pem and ca.key.pem" in failed_start(emulators[1].state_dir, "--host", emulators[1].host)
+
+
 @pytest.mark.parametrize("command", ["env", "status", "stop", "reset"])
 def test_a_state_directory_that_cannot_be_looked_into_is_one_line(tmp_path: Path, command: str) -> None:
     (tmp_path / "emulator.lock").mkdir()
@@ -316,6 +325,57 @@ def test_fifty_starts_and_stops_leave_nothing(tmp_path: Path) -> None:
         assert not any(name.endswith(("-wal", "-shm")) or name.startswith(".") for name in left)
 
 
+def under_way(state_dir: Path, pid: int) -> bool:
+    """Whether there is an emulator. It has to be that process, at every moment."""
+    facts = running.read(state_dir)
+    assert facts is None or facts.pid == pid, "these are the facts of another one"
+    return facts is not None
+
+
+def test_a_start_that_is_under_way_is_not_taken_for_the_one_that_was_killed(start: Start) -> None:
+    emulator = start()
+    emulator.kill()
+    command = [*COMMAND, "run", "--state-dir", str(emulator.state_dir), "--host", emulator.host]
+    again = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: under_way(emulator.state_dir, again.pid))
+    finally:
+        again.terminate()
+        again.wait()
+
+
+def test_two_who_look_at_the_same_moment_do_not_take_each_other_for_an_emulator(start: Start) -> None:
+    emulator = start()
+    emulator.kill()
+    with ThreadPoolExecutor(4) as pool:
+        seen = list(pool.map(lambda _: running.read(emulator.state_dir), range(2000)))
+    assert seen == [None] * 2000
+
+
+def test_starting_and_stopping_while_it_stops_wait_for_its_end(tmp_path: Path) -> None:
+    """It takes a second to part from a device that does not close its half."""
+    emulators = [Emulator.start(tmp_path / "state", host=free_host())]
+    first = emulators[0].overview
+    context = ssl.create_default_context(cafile=str(first.ca_file))
+    with (
+        socket.create_connection((first.host, first.mqtt_port)) as plain,
+        context.wrap_socket(plain, server_hostname=first.host) as device,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        stops = [pool.submit(emulators[0].stop) for _ in range(2)]
+        assert device.recv(1) == b"", "it says goodbye"
+        emulators.append(Emulator.start(tmp_path / "state", host=first.host))
+        for stop in stops:
+            stop.result(timeout=20)
+    try:
+        assert emulators[1].running()
+        assert emulators[1].overview.pid != first.pid
+        emulators[0].stop()
+        assert emulators[1].running(), "that was somebody else's"
+    finally:
+        emulators[1].stop()
+
+
 # --- what survives ----------------------------------------------------------------------------------------------------
 
 
@@ -343,26 +403,6 @@ class Sender:
                 count += 1
             if self._client.loop(timeout=0.01) != paho.MQTT_ERR_SUCCESS:
                 break
-
-
-def test_kill_9_in_the_middle_of_telemetry_loses_nothing_that_was_acknowledged(start: Start, tmp_path: Path) -> None:
-    emulator = start()
-    device = provisioned(emulator, tmp_path, "survivor")
-    sender = Sender(emulator, device)
-    killed = threading.Event()
-    thread = threading.Thread(target=sender.send_until, args=(killed.is_set,))
-    thread.start()
-    wait_for(lambda: len(sender.acknowledged) > 200)
-    emulator.kill()
-    killed.set()
-    thread.join()
-    assert set(bodies(emulator)) >= sender.acknowledged, "before the restart"
-    again = start(host=emulator.host)
-    assert set(bodies(again, "survivor")) >= sender.acknowledged
-    assert [row["registrationId"] for row in service(again).enrollment.query({"query": "SELECT *"})] == ["survivor"]
-    with connected(again, device) as client:
-        send(client, "after the restart")
-    assert again.messages()[-1]["body"] == "after the restart"
 
 
 def test_a_restart_at_once_gets_the_same_ports_though_connections_linger(start: Start, tmp_path: Path) -> None:
@@ -395,12 +435,12 @@ def test_a_restart_elsewhere_strands_no_device(start: Start, tmp_path: Path) -> 
 def test_reset_deletes_what_was_made_and_keeps_what_the_emulator_is(start: Start, tmp_path: Path) -> None:
     emulator = start()
     before = emulator.emulator.environment()
-    for running in (True, False):
+    for runs in (True, False):
         device = provisioned(emulator, tmp_path, "reset-01")
         with connected(emulator, device) as client:
             send(client, "hello")
         assert len(emulator.messages()) == 1
-        if not running:
+        if not runs:
             emulator.terminate()
         assert run_command("reset", "--state-dir", str(emulator.state_dir)).returncode == 0
         assert emulator.messages() == []
