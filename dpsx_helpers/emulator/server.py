@@ -35,6 +35,7 @@ from dpsx_helpers.emulator.websocket import WebSocket
 LOG = logging.getLogger("dpsx_helpers.emulator")
 _FAULTS = ("asyncio", "tornado.application", "tornado.general")  # loggers that tell of faults of our own
 _HEAD_WITHIN, _BODY_WITHIN = 120.0, 60.0  # seconds for TLS, idleness and the head of a request; for its body
+_BACKLOG = 1024
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -220,9 +221,10 @@ class _Emulator:
         if bound.ws:
             doors.append((bound.ws, lambda: DeviceProtocol(listener, WebSocket())))
         try:
-            devices = [await loop.create_server(made, sock=sock, backlog=1024) for sock, made in doors]
-            bound.https.listen(128)
-            self._allow_a_restart(*bound.sockets)
+            for sock in bound.sockets:
+                sock.listen(_BACKLOG)
+                self._allow_a_restart(sock)
+            devices = [await loop.create_server(made, sock=sock, backlog=_BACKLOG) for sock, made in doors]
         except OSError as error:  # somebody listened between our bind and now
             host, why = self._facts.host, error.strerror
             raise TakenMeanwhileError(f"A port on {host} was taken just now ({why}): try again.") from None
@@ -255,14 +257,14 @@ class _Emulator:
         await listener.close()
 
     @staticmethod
-    def _allow_a_restart(*listening: socket.socket) -> None:
+    def _allow_a_restart(listening: socket.socket) -> None:
         """Connections inherit this, so that those which linger after our end do not keep the port from the next start.
 
-        Set before `listen` it would let a second emulator bind the port in that moment.
+        Set before `listen` it would let a second emulator bind the port in that moment. Set later, the first to come
+        would not have it: devices whose emulator was stopped are at the door when it is back.
         """
         if os.name == "posix":
-            for sock in listening:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
 
     def _https(self, sock: socket.socket) -> HTTPServer:
         facts = self._facts

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import certifi
 import paho.mqtt.client as paho
@@ -29,7 +30,8 @@ from pki import Device, make_device
 from processes import COMMAND, RunningEmulator, free_host, listens, run_command, status, wait_for
 from rest import ask, done
 
-from dpsx_helpers.emulator import Emulator, EmulatorError, dps, listener, running, server, tls
+from dpsx_helpers.emulator import Emulator, EmulatorError, addresses, dps, listener, running, server, tls
+from dpsx_helpers.emulator.options import Options
 from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.emulator.services import Services
 from dpsx_helpers.emulator.store import Store
@@ -416,6 +418,35 @@ def test_a_restart_at_once_gets_the_same_ports_though_connections_linger(start: 
     second = start(host=first.host)
     assert second.emulator.environment() == first.emulator.environment()
     client.close()
+
+
+def test_the_first_at_the_door_do_not_keep_the_port_from_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices whose emulator was stopped knock all the time: some of them in the moment when it begins to listen."""
+    options, files = Options(tmp_path, free_host(), websocket=False, started_by="notebook"), tls.Files(tmp_path)
+    bound, store = addresses.bind(options), Store(tmp_path / "emulator.db")
+    tls.prepare(files, bound.host, datetime.now(UTC))
+    emulator = server._Emulator(options, server._facts(store, options, bound), files, store)
+    create_server, at_the_door = asyncio.BaseEventLoop.create_server, []
+
+    async def come_at_once(*arguments: Any, **options: Any) -> asyncio.Server:
+        made = await create_server(*arguments, **options)
+        at_the_door.append(socket.create_connection(options["sock"].getsockname()))
+        asyncio.get_running_loop().call_later(0.1, emulator._stop.set)
+        return made
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "create_server", come_at_once)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        asyncio.run(emulator.run(bound))
+        bound.close()
+        addresses.bind(options).close()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        at_the_door.pop().close()
+        store.close()
 
 
 def test_a_restart_elsewhere_strands_no_device(start: Start, tmp_path: Path) -> None:
