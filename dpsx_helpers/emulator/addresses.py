@@ -48,9 +48,12 @@ class _TakenError(Exception):
     error: OSError
 
 
-def bind(options: Options) -> Bound:
-    """Bind all ports on the address asked for, or on the next free loopback address where that is allowed."""
-    for host in _hosts(options):
+def bind(options: Options, before: str | None = None) -> Bound:
+    """Bind all ports on the address asked for, or on the next free loopback address where that is allowed.
+
+    There the one that it had `before` comes first: devices look for it where they have left it.
+    """
+    for host in _hosts(options, before):
         with contextlib.ExitStack() as taken:
             try:
                 mqtt = taken.enter_context(_bound(host, options.mqtt_port, options))
@@ -64,7 +67,7 @@ def bind(options: Options) -> Bound:
     raise StartError(_why_taken(last))
 
 
-def _hosts(options: Options) -> list[str]:
+def _hosts(options: Options, before: str | None) -> list[str]:
     """The addresses to try: that of the options, and after it those that are loopback too, where one will do."""
     if not options.next_free_host or sys.platform != "linux":
         return [options.host]
@@ -73,7 +76,8 @@ def _hosts(options: Options) -> list[str]:
     except ValueError:
         return [options.host]
     others = (first + number for number in range(1, _NEXT_HOSTS))
-    return [options.host, *(str(other) for other in others if other.is_loopback)]
+    hosts = [options.host, *(str(other) for other in others if other.is_loopback)]
+    return sorted(hosts, key=lambda host: host != before)
 
 
 def _bound_https(host: str, options: Options) -> socket.socket:

@@ -29,7 +29,7 @@ from dpsx_helpers.emulator.listener import DeviceProtocol, Listener
 from dpsx_helpers.emulator.options import Options, StartError, TakenMeanwhileError
 from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.emulator.services import Services
-from dpsx_helpers.emulator.store import Store, StoreError
+from dpsx_helpers.emulator.store import Store, StoreError, read_fact
 from dpsx_helpers.emulator.websocket import WebSocket
 
 LOG = logging.getLogger("dpsx_helpers.emulator")
@@ -43,7 +43,8 @@ def serve(options: Options) -> None:
     """Run the emulator until it is told to stop. Raises StartError when it cannot start."""
     wait = running.LOCK_WAIT if options.started_by == "run" else running.LOCK_WAIT_OF_NOTEBOOK
     with _state_directory(options.state_dir, wait), contextlib.ExitStack() as open_things:
-        bound = open_things.enter_context(contextlib.closing(bind(options)))
+        before = read_fact(options.state_dir / "emulator.db", "host")
+        bound = open_things.enter_context(contextlib.closing(bind(options, before)))
         store = open_things.enter_context(contextlib.closing(_open_store(options.state_dir)))
         facts = _facts(store, options, bound)
         _log_to(options)
@@ -124,7 +125,7 @@ def _facts(store: Store, options: Options, bound: Bound) -> Running:
         )
     scope = known or options.id_scope or f"0ne{secrets.token_hex(4).upper()}"
     keys = {name: store.fact(name) or b64encode(secrets.token_bytes(32)).decode() for name in ("dps_key", "hub_key")}
-    for name, value in {"id_scope": scope, **keys}.items():
+    for name, value in {"id_scope": scope, "host": bound.host, **keys}.items():
         store.put_fact(name, value)
     store.commit()
     return Running(

@@ -398,6 +398,16 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         raise StoreError(f"the emulator's database {path} cannot be read: {error}") from None
 
 
+def read_fact(path: Path, name: str) -> str | None:
+    """One of the emulator's own facts; None also when there is no database that could be read."""
+    try:
+        with _reading(path) as database:
+            row = database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    except StoreError:
+        return None
+    return None if row is None else str(row[0])
+
+
 def read_registrations(path: Path) -> list[Registration]:
     """All registrations, by their IDs. Raises StoreError."""
     with _reading(path) as database:

@@ -82,8 +82,8 @@ from dpsx_helpers.emulator.__main__ import main
 
 bind, rivals = server.bind, []
 
-def overtaken(options):
-    bound = bind(options)
+def overtaken(options, before=None):
+    bound = bind(options, before)
     if not rivals:
         rival = socket.socket()
         rival.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)

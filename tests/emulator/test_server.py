@@ -378,6 +378,20 @@ def test_starting_and_stopping_while_it_stops_wait_for_its_end(tmp_path: Path) -
         emulators[1].stop()
 
 
+@pytest.mark.skipif(os.name != "posix" or os.uname().sysname != "Linux", reason="only Linux has all of 127.0.0.0/8")
+def test_starting_again_takes_the_address_of_before_where_devices_look_for_it(tmp_path: Path) -> None:
+    neighbour, mine = (Emulator.start(tmp_path / name) for name in ("neighbour", "mine"))
+    addresses_of_both = {neighbour.overview.host, mine.overview.host}
+    mine.stop()
+    neighbour.stop()
+    again = Emulator.start(tmp_path / "mine")
+    try:
+        assert len(addresses_of_both) == 2
+        assert again.overview.host == mine.overview.host
+    finally:
+        again.stop()
+
+
 # --- what survives ----------------------------------------------------------------------------------------------------
 
 
