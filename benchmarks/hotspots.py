@@ -6,20 +6,14 @@ compare two versions of the code by them; the times of the other benchmarks are 
 
 import argparse
 import pstats
-import socket
-import subprocess
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import connects, programs, setting, telemetry
+from benchmarks import connects, setting, telemetry
 from benchmarks.peers import Server
-from dpsx_helpers.emulator import Emulator, EmulatorError
+from dpsx_helpers.emulator import Emulator
 
-_READY_WITHIN = 60.0  # seconds
 # Processor time, not that of the clock: what others do on the machine is not to be in it.
 _PROFILED = """
 import cProfile, sys, time
@@ -51,39 +45,12 @@ def main() -> int:
     parser.add_argument("work", choices=("telemetry", "connects"))
     work = parser.parse_args().work
     with setting.folder() as folder:
-        with _profiled(folder) as running:
+        state_dir = folder / "emulator"
+        run = [sys.executable, "-c", _PROFILED, str(folder / "profile"), *setting.run_arguments(state_dir)]
+        with setting.emulator_by(run, state_dir) as running:
             count = _telemetry(running, folder) if work == "telemetry" else _connects(running, folder)
         print(report(pstats.Stats(str(folder / "profile")), count))
     return 0
-
-
-@contextmanager
-def _profiled(folder: Path) -> Iterator[Emulator]:
-    """An emulator under cProfile, whose figures are in `folder / "profile"` once it has ended."""
-    state_dir = folder / "emulator"
-    run = ["run", "--state-dir", str(state_dir), "--next-free-host", "--started-by", "notebook"]
-    command = [sys.executable, "-c", _PROFILED, str(folder / "profile"), *run]
-    with subprocess.Popen(command, env=programs.own_environment()) as process:
-        try:
-            running = _attached(state_dir, process)
-            yield running
-            running.stop()
-        finally:
-            if process.poll() is None:
-                process.terminate()
-
-
-def _attached(state_dir: Path, process: "subprocess.Popen[bytes]") -> Emulator:
-    deadline = time.monotonic() + _READY_WITHIN
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            running = Emulator.attach(state_dir)
-            socket.create_connection((running.overview.host, running.overview.mqtt_port), timeout=1).close()
-        except (EmulatorError, OSError):
-            time.sleep(0.1)
-        else:
-            return running
-    raise RuntimeError("the emulator did not start")
 
 
 def _telemetry(running: Emulator, folder: Path) -> int:

@@ -1,6 +1,8 @@
 """What the rows have in common: an emulator of their own, devices with certificates, and the quickstart's program."""
 
 import ast
+import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,11 +19,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from benchmarks.programs import ROOT
+from benchmarks.programs import ROOT, own_environment
 from dpsx_helpers.certificate_making import KeyType, new_key, of_device
-from dpsx_helpers.emulator import Emulator, sas
+from dpsx_helpers.emulator import Emulator, EmulatorError, sas
 
 FLOOR = 2.0  # seconds that the SDK waits before it asks DPS for the first time, whatever DPS proposes
+_READY_WITHIN = 60.0  # seconds
 _IN_BULK = 10  # enrollments in one request, the most that DPS takes
 _NOTEBOOK = ROOT / "notebooks" / "04-simulate-the-device.ipynb"
 
@@ -50,6 +53,37 @@ def emulator(state_dir: Path) -> Iterator[Emulator]:
         yield started
     finally:
         started.stop()
+
+
+def run_arguments(state_dir: Path) -> list[str]:
+    """What makes the emulator's command line start as a notebook starts it."""
+    return ["run", "--state-dir", str(state_dir), "--next-free-host", "--started-by", "notebook"]
+
+
+@contextmanager
+def emulator_by(command: Sequence[str], state_dir: Path, root: Path = ROOT) -> Iterator[Emulator]:
+    """An emulator that this command starts, with the modules of the clone `root`; it has ended afterwards."""
+    with subprocess.Popen(command, env=own_environment(PYTHONPATH=str(root)), cwd=root) as process:
+        try:
+            running = _attached(state_dir, process)
+            yield running
+            running.stop()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+
+
+def _attached(state_dir: Path, process: "subprocess.Popen[bytes]") -> Emulator:
+    deadline = time.monotonic() + _READY_WITHIN
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            running = Emulator.attach(state_dir)
+            socket.create_connection((running.overview.host, running.overview.mqtt_port), timeout=1).close()
+        except (EmulatorError, OSError):
+            time.sleep(0.1)
+        else:
+            return running
+    raise RuntimeError("the emulator did not start")
 
 
 def make_devices(count: int, directory: Path, key_type: KeyType = "ec-p256") -> list[Device]:

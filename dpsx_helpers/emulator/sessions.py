@@ -224,7 +224,7 @@ class Conversation:
         return HubPeer(self, session, packet)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def _described(certificate: bytes) -> Description:
     """A device shows the same certificate to DPS, to its hub, and each time that it connects again."""
     return describe(certificate)
