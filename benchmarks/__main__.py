@@ -21,6 +21,8 @@ ROWS = (
     "device", "registrations", "telemetry", "connects", "idle", "start", "certificate", "notebooks", "growth",
 )  # fmt: skip
 
+_QUIET = 0.5  # of one processor, on average in the last minute
+
 _ABOUT = """\
 Measure what dpsx costs and how fast it is, each figure beside its peer in the same run, in alternation: the median of
 the rounds, and in brackets the least and the most. Nothing but loopback is used. Leave the machine alone meanwhile.
@@ -34,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     needed = tuple(dict.fromkeys(peer for one in modules for peer in one.NEEDS))
     for sentence in machine.missing(needed):
         print(sentence, flush=True)
+    if (busy := machine.load()) is not None and busy > _QUIET:
+        print(f"This machine is busy (load {busy:g}), and what else runs is measured too.", file=sys.stderr, flush=True)
     try:
         rows = [row for one in modules if (row := _measured(one, options.rounds)) is not None]
         if rows:

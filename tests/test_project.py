@@ -15,6 +15,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from take_pictures import DARK, PAGE, PICTURES
 
+from benchmarks.__main__ import ROWS, module
+
 ROOT = Path(__file__).parents[1]
 EXTRAS = {"fleet": {"distributed", "matplotlib"}, "azure": {"azure-identity"}}
 LOCKS = (
@@ -202,7 +204,7 @@ def test_a_notebook_is_valid(notebook: Path) -> None:
     assert (document.metadata.kernelspec.name, document.nbformat_minor) == ("python3", 5)
 
 
-def test_every_picture_is_put_in_words_and_taken_by_the_script() -> None:
+def test_every_picture_is_put_in_words_and_taken_by_the_script_or_drawn_by_the_benchmarks() -> None:
     shown: dict[str, str] = {}
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for words, link in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text()):
@@ -210,4 +212,5 @@ def test_every_picture_is_put_in_words_and_taken_by_the_script() -> None:
             assert file.is_file(), f"{page.name}: {link}"
             shown[file.stem] = words
     assert all(len(words.split()) > 10 for words in shown.values())
-    assert set(shown) == {*PICTURES, PAGE, DARK} == {path.stem for path in (ROOT / "docs" / "images").iterdir()}
+    drawn = {picture for name in ROWS if (picture := getattr(module(name), "PICTURE", ""))}
+    assert set(shown) == {*PICTURES, PAGE, DARK, *drawn} == {path.stem for path in (ROOT / "docs" / "images").iterdir()}
