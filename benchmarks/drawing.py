@@ -48,8 +48,10 @@ def png(lines: Sequence[Line]) -> bytes:
         panel.plot(sizes, proportional(points), color=_MILD, linestyle="--", label="in proportion")
         panel.errorbar(sizes, medians, yerr=spread, color=_INK, marker="o", capsize=3, label="measured")
         for place, (size, median) in enumerate(zip(sizes, medians, strict=True)):
-            beside = (7, -10) if place else (9, -2)  # the first is where the dashed line runs below
-            panel.annotate(number(median), (size, median), beside, textcoords="offset points", fontsize="small")
+            panel.annotate(
+                number(median), (size, median), (8, -10 if place else -4), textcoords="offset points",
+                fontsize="small", bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+            )  # fmt: skip
         panel.set(xscale="log", yscale="log", xlabel="devices at once", xlim=(sizes[0] / 1.6, sizes[-1] * 4))
         panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
         panel.yaxis.set_major_formatter("{x:g}")

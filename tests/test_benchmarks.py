@@ -343,6 +343,8 @@ def test_the_page_gets_tables_between_its_markers_and_keeps_the_rest(rows: Rows,
     second = paper.read_text()
     assert ("work of one | 1.00 s" in second, "work of two | 3.00 s" in second) == (True, True)
     assert "work of two | 1.00 s" not in second
+    assert second == page.fill(second, kept := read(json.loads(paper.with_suffix(".json").read_text())))
+    assert [(one.name, one.lines[0].ours.median) for one in kept] == [("one", 1), ("two", 3)]  # type: ignore[union-attr]
 
 
 def test_rows_of_two_machines_do_not_come_onto_one_page(
