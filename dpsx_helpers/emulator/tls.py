@@ -7,6 +7,7 @@ https://learn.microsoft.com/azure/iot-dps/tls-support
 
 import ipaddress
 import os
+import re
 import ssl
 import tempfile
 import uuid
@@ -28,6 +29,7 @@ _LARGEST_BUNDLE = 1 << 24  # bytes; the roots of a machine have some hundred tho
 CIPHERS = (
     b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA256"
 )
+_CERTIFICATE = re.compile("-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----.*?-----END \\1-----", re.DOTALL)
 _SLICE = 4096  # bytes handed to OpenSSL at once: its buffers grow to what they are given and stay
 
 
@@ -106,17 +108,18 @@ def write_bundle(files: Files, named: list[str], certifi: str) -> None:
     """
     defaults = ssl.get_default_verify_paths()
     machine = [path for path in named if os.path.isfile(path)] or [defaults.cafile or defaults.openssl_cafile]
-    parts = [_pem(Path(path)) for path in machine if path] + [files.ca.read_text(), _pem(Path(certifi))]
-    write_private(files.bundle, "\n".join(part for part in parts if part).encode())
+    parts = [_text(Path(path)) for path in machine if path] + [files.ca.read_text(), _text(Path(certifi))]
+    # Each once: a client decodes them all for each connection, and the two lists of roots are nearly the same.
+    once = {"".join(one[0].split()): one[0] for part in parts for one in _CERTIFICATE.finditer(part)}
+    write_private(files.bundle, "\n".join([*once.values(), ""]).encode())
 
 
-def _pem(path: Path) -> str:
-    """The certificates in a file; nothing when it is missing or holds something else."""
+def _text(path: Path) -> str:
+    """What is in a file; nothing when it is missing."""
     try:
-        text = given_files.read(path, _LARGEST_BUNDLE).decode("utf-8", "ignore")
+        return given_files.read(path, _LARGEST_BUNDLE).decode("utf-8", "ignore")
     except OSError:
         return ""
-    return text if "-----BEGIN CERTIFICATE-----" in text else ""
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

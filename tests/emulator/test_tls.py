@@ -218,7 +218,7 @@ def test_a_bundle_has_what_was_trusted_then_the_emulator_then_certifi(files: Fil
     (one, one_pem), (two, two_pem), (last, last_pem) = (pem_file(tmp_path, name) for name in ("one", "two", "last"))
     write_bundle(files, [one, two], last)
     pems = [one_pem, two_pem, files.ca.read_text(), last_pem]
-    assert files.bundle.read_text() == "\n".join(pems)
+    assert files.bundle.read_text() == "".join(pems)
     assert [each.public_bytes(serialization.Encoding.PEM).decode() for each in certificates(files.bundle)] == pems
 
 
@@ -228,25 +228,37 @@ def test_a_bundle_does_without_what_is_missing_or_no_certificate(files: Files, t
     (tmp_path / "binary").write_bytes(bytes(range(256)))
     named = [str(tmp_path / name) for name in ("text", "nowhere", "binary", ".")] + [good]
     write_bundle(files, named, str(tmp_path / "no-certifi"))
-    assert files.bundle.read_text() == good_pem + "\n" + files.ca.read_text()
+    assert files.bundle.read_text() == good_pem + files.ca.read_text()
+
+
+def test_a_bundle_has_each_certificate_once(files: Files, tmp_path: Path) -> None:
+    one, pem = pem_file(tmp_path, "one")
+    (tmp_path / "again").write_bytes(pem.replace("\n", "\r\n").encode())
+    write_bundle(files, [one, str(tmp_path / "again")], one)
+    assert files.bundle.read_text() == pem + files.ca.read_text()
 
 
 def test_a_bundle_takes_certificates_beside_bytes_that_are_no_text(files: Files, tmp_path: Path) -> None:
     good, good_pem = pem_file(tmp_path, "good")
     Path(good).write_bytes(b"# caf\xe9\n" + good_pem.encode())
     write_bundle(files, [good], str(tmp_path / "no-certifi"))
-    assert files.bundle.read_text() == "# caf\n" + good_pem + "\n" + files.ca.read_text()
+    assert files.bundle.read_text() == good_pem + files.ca.read_text()
 
 
 @pytest.mark.parametrize("named", [[], ["/nowhere/at/all.pem"]])
 def test_a_bundle_starts_with_the_roots_of_the_machine_when_no_file_is_named(files: Files, named: list[str]) -> None:
     defaults = ssl.get_default_verify_paths()
     machine = Path(defaults.cafile or defaults.openssl_cafile)
-    before = machine.read_text(errors="ignore") + "\n" if machine.is_file() else ""
+    before = blocks(machine.read_text(errors="ignore")) if machine.is_file() else []
     write_bundle(files, named, certifi.where())
-    text = files.bundle.read_text()
-    assert text == before + files.ca.read_text() + "\n" + Path(certifi.where()).read_text()
-    assert files.ca.read_text() not in before
+    wanted = [*before, *blocks(files.ca.read_text()), *blocks(Path(certifi.where()).read_text())]
+    assert blocks(files.bundle.read_text()) == list(dict.fromkeys(wanted))
+    assert blocks(files.ca.read_text())[0] not in before
+
+
+def blocks(text: str) -> list[str]:
+    """The certificates in it, without the texts between them."""
+    return ["-----BEGIN CERT" + part.partition("-----END CERT")[0] for part in text.split("-----BEGIN CERT")[1:]]
 
 
 def test_a_client_that_trusts_the_bundle_connects(files: Files) -> None:
