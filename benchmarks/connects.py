@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import cycle, islice
 
-from benchmarks import machine, setting, together
+from benchmarks import light_device, machine, setting, together
 from benchmarks.figures import Aim, Figure, Line, Samples, alternate
-from benchmarks.light_device import Connection, register
+from benchmarks.light_device import Connection
 from benchmarks.peers import Server, mosquitto
 from benchmarks.setting import Device
 from benchmarks.together import Run, Signal
@@ -77,16 +77,10 @@ def connect(server: Server, id_scope: str, devices: Sequence[Device], processes:
 
 
 def _connect_all(server: Server, id_scope: str, devices: Sequence[Device], count: int, signal: Signal) -> None:
-    contexts = {device: _context(server, device) for device in devices}
+    contexts = {device: light_device.context(device, server.ca) for device in devices}
     signal.wait()
     asyncio.run(_at_once(server, id_scope, contexts, count))
     signal.done()
-
-
-def _context(server: Server, device: Device) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(server.ca))
-    context.load_cert_chain(device.certificate_file, device.key_file)
-    return context
 
 
 async def _at_once(server: Server, id_scope: str, contexts: dict[Device, ssl.SSLContext], count: int) -> None:
@@ -104,7 +98,7 @@ async def _one(server: Server, id_scope: str, name: str, context: ssl.SSLContext
     """Connect and, with an ID scope, register."""
     where = (server.host, server.port, context)
     if id_scope:
-        connection = await register(*where, id_scope, name)
+        connection = await light_device.register(*where, id_scope, name)
     else:
         connection = await Connection.open(*where, name, name, lambda *_: None)
     await connection.leave()

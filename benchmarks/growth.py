@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 
-from benchmarks import light, programs, setting
+from benchmarks import light_device, programs, setting
 from benchmarks.figures import Aim, Figure, Line, Samples, alternate, exponent
+from benchmarks.light_device import NotLetIn
 from benchmarks.setting import FLOOR, Device
 
 NAME = "growth"
@@ -47,28 +48,30 @@ def measure(rounds: int, sizes: Sequence[int] = _SIZES) -> list[Line]:
 
 
 def launch(folder: Path, devices: Sequence[Device]) -> Launch:
-    """Enroll them, and let all register at once. Raises light.Refused unless all are assigned."""
+    """Enroll them, and let all register at once. Raises NotLetIn unless all are assigned."""
     with setting.emulator(Path(mkdtemp(dir=folder)) / "emulator") as running:
         setting.enroll(running, devices)
         seen = running.overview
-        contexts = [light.context(device, str(seen.ca_file)) for device in devices]
+        contexts = [light_device.context(device, seen.ca_file) for device in devices]
         at_rest, before = programs.memory(seen.pid).rss, programs.cpu_seconds(seen.pid)
-        used = time.process_time()
+        where, used = (seen.host, seen.mqtt_port), time.process_time()
 
         async def together() -> tuple[float, float, float, float]:
             began = time.perf_counter()
             pairs = zip(devices, contexts, strict=True)
-            lines = await asyncio.gather(*(light.register(seen, device.name, tls) for device, tls in pairs))
+            lines = await asyncio.gather(
+                *(light_device.register(*where, tls, seen.id_scope, device.name, wait=FLOOR) for device, tls in pairs)
+            )
             seconds, client = time.perf_counter() - began, time.process_time() - used
             emulator, memory = programs.cpu_seconds(seen.pid) - before, programs.memory(seen.pid).rss
             for line in lines:
-                line.close()
+                line.cut()
             return seconds - FLOOR, emulator, client, memory
 
         seconds, emulator, client, memory = asyncio.run(together())
         assigned = sum(record["status"] == "assigned" for record in running.registrations())
         if assigned != len(devices):
-            raise light.Refused(f"{assigned} of {len(devices)} are assigned, says DPS")
+            raise NotLetIn(f"{assigned} of {len(devices)} are assigned, says DPS")
     return Launch(seconds, emulator, client, at_rest, memory)
 
 

@@ -55,7 +55,9 @@ def main() -> int:
 
 def _telemetry(running: Emulator, folder: Path) -> int:
     (device,) = setting.make_devices(1, folder)
-    telemetry.send(running, Server.of(running), setting.in_hub(running, device, 10))
+    devices = setting.named(device, 10)
+    setting.in_hub(running, devices)
+    telemetry.send(running, Server.of(running), devices)
     return telemetry.MESSAGES
 
 

@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks import machine, setting
+from benchmarks import light_device, machine, programs, setting
 from benchmarks.figures import Aim, Figure, Line, Samples, alternate
 from benchmarks.light_device import Connection
 from benchmarks.peers import Server, mosquitto
@@ -37,6 +37,7 @@ class Rest:
 
 def measure(rounds: int) -> list[Line]:
     """Each round with processes of its own, because memory that was used once is seldom given back."""
+    programs.allow_sockets(max(_COUNTS) + 200)
     lines: list[Line] = []
     for count in _COUNTS:
         works = [lambda: _emulator(count)]  # noqa: B023 - both are called in this turn
@@ -66,25 +67,24 @@ def _one(rests: Sequence[Rest], name: str) -> Samples:
 
 def _emulator(count: int) -> Rest:
     with setting.folder() as folder, setting.emulator(folder / "emulator") as running:
-        (device,) = setting.make_devices(1, folder)
-        devices = setting.in_hub(running, device, count)
+        devices = setting.make_devices(count, folder)
+        setting.in_hub(running, devices)
         return asyncio.run(_hold(Server.of(running), running, devices))
 
 
 def _mosquitto(count: int) -> Rest:
     with setting.folder() as folder, setting.emulator(folder / "emulator") as running:
-        (device,) = setting.make_devices(1, folder)
-        devices = setting.named(device, count)
-        with mosquitto(folder / "mosquitto", running, [device.certificate_file]) as server:
+        devices = setting.make_devices(count, folder)
+        files = [device.certificate_file for device in devices]
+        with mosquitto(folder / "mosquitto", running, files) as server:
             return asyncio.run(_hold(server, running, devices))
 
 
 async def _hold(server: Server, running: Emulator, devices: Sequence[Device]) -> Rest:
-    context = ssl.create_default_context(cafile=str(server.ca))
-    context.load_cert_chain(devices[0].certificate_file, devices[0].key_file)
+    contexts = [light_device.context(device, server.ca) for device in devices]
     turn = asyncio.Semaphore(_AT_ONCE)
 
-    async def connect(device: Device) -> Connection:
+    async def connect(device: Device, context: ssl.SSLContext) -> Connection:
         user_name = f"{running.overview.host}/{device.name}/?api-version=2021-04-12"
         async with turn:
             return await Connection.open(server.host, server.port, context, device.name, user_name, lambda *_: None)
@@ -94,7 +94,7 @@ async def _hold(server: Server, running: Emulator, devices: Sequence[Device]) ->
             await connection.answered(connection.publish(f"devices/{device.name}/messages/events/", _BODY, 1))
 
     empty = server.memory()
-    connections = await asyncio.gather(*map(connect, devices))
+    connections = await asyncio.gather(*map(connect, devices, contexts))
     connected = server.memory()
     await asyncio.gather(*map(send, devices, connections))
     sent = server.memory()
@@ -117,4 +117,5 @@ async def _busy(server: Server, connections: Sequence[Connection]) -> float:
             break
         await asyncio.sleep(due - loop.time())
         connection.ping()
+    await asyncio.sleep(begin + _REST - loop.time())
     return (server.cpu() - cpu) / (loop.time() - begin) * 100

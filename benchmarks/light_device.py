@@ -10,6 +10,9 @@ import json
 import ssl
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
+
+from benchmarks.setting import Device
 
 WITHIN = 60.0  # seconds in which every answer has to come; the machine may be busy
 _CONNACK, _PUBLISH, _PUBACK, _SUBACK, _PINGRESP = 0x20, 0x30, 0x40, 0x90, 0xD0
@@ -148,6 +151,13 @@ class Connection:
             future.set_exception(NotLetIn(f"SUBACK {body[2:].hex()}"))
         else:
             future.set_result(None)
+
+
+def context(device: Device, ca: Path) -> ssl.SSLContext:
+    """Trusts this CA alone, and shows the device's certificate. Costs more than a connection: make it beforehand."""
+    made = ssl.create_default_context(cafile=str(ca))
+    made.load_cert_chain(device.certificate_file, device.key_file)
+    return made
 
 
 async def register(

@@ -110,22 +110,24 @@ def enroll(running: Emulator, devices: Sequence[Device]) -> None:
                 raise RuntimeError(f"enrolling failed: {answer['errors']}")
 
 
-def in_hub(running: Emulator, device: Device, count: int) -> list[Device]:
-    """The devices of `named`, made in the hub by its own API."""
+def in_hub(running: Emulator, devices: Sequence[Device]) -> None:
+    """Make them in the hub by its own API, each with the thumbprint of its certificate."""
     seen = running.overview
-    pem = device.certificate_file.read_bytes()
-    thumbprint = x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex().upper()
-    shown = {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": thumbprint, "secondaryThumbprint": None}}
-    key = dict(part.partition("=")[::2] for part in seen.iothub_connection_string.split(";"))["SharedAccessKey"]
     ca = str(seen.ca_file)  # for each request: the session's own setting gives way to REQUESTS_CA_BUNDLE
+    key = dict(part.partition("=")[::2] for part in seen.iothub_connection_string.split(";"))["SharedAccessKey"]
     token = sas.sign(seen.service_endpoint, "iothubowner", key, int(time.time()) + 3600)
-    devices = named(device, count)
     with requests.Session() as session:
         session.headers["Authorization"] = token
-        for name in (one.name for one in devices):
-            url = f"https://{seen.service_endpoint}/devices/{name}?api-version=2021-04-12"
-            session.put(url, json={"deviceId": name, "authentication": shown}, verify=ca, timeout=30).raise_for_status()
-    return devices
+        for device in devices:
+            url = f"https://{seen.service_endpoint}/devices/{device.name}?api-version=2021-04-12"
+            shown = {"primaryThumbprint": _thumbprint(device), "secondaryThumbprint": None}
+            wanted = {"deviceId": device.name, "authentication": {"type": "selfSigned", "x509Thumbprint": shown}}
+            session.put(url, json=wanted, verify=ca, timeout=30).raise_for_status()
+
+
+def _thumbprint(device: Device) -> str:
+    pem = device.certificate_file.read_bytes()
+    return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex().upper()
 
 
 def named(device: Device, count: int) -> list[Device]:

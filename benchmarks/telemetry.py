@@ -32,7 +32,8 @@ def measure(rounds: int) -> list[Line]:
     lines: list[Line] = []
     with setting.folder() as folder, setting.emulator(folder / "emulator") as running, contextlib.ExitStack() as stack:
         (one,) = setting.make_devices(1, folder)
-        devices = setting.in_hub(running, one, max(_CONNECTIONS))
+        devices = setting.named(one, max(_CONNECTIONS))
+        setting.in_hub(running, devices)
         server, peer = Server.of(running), None
         if machine.program("mosquitto"):
             peer = stack.enter_context(mosquitto(folder / "mosquitto", running, [one.certificate_file]))

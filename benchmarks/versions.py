@@ -30,11 +30,13 @@ def main() -> int:
         parser.error(f"{options.clone} is no clone of this repository: name a folder that holds dpsx_helpers.")
     with setting.folder() as folder, ExitStack() as stack:
         devices = setting.make_devices(connects.DEVICES, folder)
+        senders = setting.named(devices[0], _CONNECTIONS)
         clones = {"here": ROOT, "there": options.clone.resolve()}
         both = [stack.enter_context(_running(folder / name, root)) for name, root in clones.items()]
         for running in both:
             setting.enroll(running, devices)
-        sent = [partial(_send, running, setting.in_hub(running, devices[0], _CONNECTIONS)) for running in both]
+            setting.in_hub(running, senders)
+        sent = [partial(_send, running, senders) for running in both]
         registered = [partial(_register, running, devices) for running in both]
         messages, registrations = alternate(options.rounds, *sent), alternate(options.rounds, *registered)
     lines = [

@@ -2,8 +2,10 @@
 
 import getpass
 import json
+import marshal
 import math
 import platform
+import pstats
 import re
 import shutil
 import socket
@@ -20,16 +22,20 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import (
     certificate,
+    connects,
     device,
     drawing,
     growth,
-    light,
+    hotspots,
+    idle,
     machine,
     page,
     programs,
     registrations,
     setting,
     start,
+    telemetry,
+    together,
 )
 from benchmarks.figures import (
     Aim,
@@ -46,7 +52,11 @@ from benchmarks.figures import (
     table,
 )
 from benchmarks.growth import Launch
+from benchmarks.idle import Rest
+from benchmarks.light_device import NotLetIn
+from benchmarks.peers import Server, mosquitto
 from benchmarks.programs import Memory
+from benchmarks.together import Run, Signal
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
@@ -490,8 +500,7 @@ def test_an_emulator_is_timed_until_it_is_ready_and_has_ended_afterwards(tmp_pat
 @pytest.fixture
 def no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits two seconds before the first question."""
-    for one in (light, growth):
-        monkeypatch.setattr(one, "FLOOR", 0.0)
+    monkeypatch.setattr(growth, "FLOOR", 0.0)
 
 
 def test_a_thousand_are_measured_as_two_are(tmp_path: Path, no_floor: None) -> None:
@@ -507,7 +516,7 @@ def test_a_device_that_is_refused_is_no_measurement(
     tmp_path: Path, no_floor: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(setting, "enroll", lambda running, devices: None)
-    with pytest.raises(light.Refused, match="device-0001: 401"):
+    with pytest.raises(NotLetIn, match="device-0001: 401"):
         growth.launch(tmp_path, setting.make_devices(1, tmp_path))
 
 
@@ -538,3 +547,110 @@ def test_the_programs_whole_time_is_put_beside_its_imports_and_the_floor() -> No
     assert found == pytest.approx([0.3, 0.15, 0.1])
     assert isinstance(whole, Figure)
     assert whole.met is False
+
+
+# --- beside mosquitto -------------------------------------------------------------------------------------------------
+
+needs_mosquitto = pytest.mark.skipif(not machine.program("mosquitto"), reason="mosquitto is not installed")
+
+
+def test_telemetry_is_compared_by_pace_and_judged_by_processor_time() -> None:
+    ours, peer = [Run(0.5, 0.2)] * 2, [Run(0.4, 0.1)] * 2
+    pace, cost = telemetry.figures(10, 0.85, ours, peer)
+    assert isinstance(pace, Figure)
+    assert isinstance(cost, Figure)
+    assert pace.ours.median == telemetry.MESSAGES / 0.5
+    assert pace.comparison is not None
+    assert pace.comparison.median == pytest.approx(0.8)
+    assert pace.met is False
+    assert cost.ours.median == pytest.approx(0.2 / telemetry.MESSAGES * 1e6)
+    assert cost.met is True
+
+
+def test_without_the_peer_its_column_says_so_and_nothing_is_judged_by_it() -> None:
+    pace, cost = telemetry.figures(1, 0.85, [Run(0.5, 2.0)])
+    assert isinstance(pace, Figure)
+    assert isinstance(cost, Figure)
+    assert (pace.met, cost.met) == (None, False)
+    assert "mosquitto, which stores nothing: not measured" in table([pace])
+
+
+@pytest.mark.parametrize(("seconds", "met"), [(1.0, True), (1.2, False)])
+def test_connections_are_judged_by_their_pace(seconds: float, met: bool) -> None:
+    pace, cost = connects.figures("EC", [Run(seconds, 0.8)], [Run(1.0, 0.4)])
+    assert isinstance(pace, Figure)
+    assert isinstance(cost, Figure)
+    assert pace.met is met
+    assert cost.ours.median == pytest.approx(0.8 / connects.COUNT * 1e3)
+
+
+def test_devices_at_rest_are_judged_by_memory_and_processor_time() -> None:
+    lines = idle.figures(1000, [Rest(40, 61, 1.0)], [Rest(20, 20, 0.1)])
+    assert [line.met for line in lines if isinstance(line, Figure)] == [True, False, True]
+
+
+@needs_mosquitto
+def test_telemetry_is_sent_to_both_by_the_same_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "MESSAGES", 40)
+    with setting.emulator(tmp_path / "emulator") as running:
+        (one,) = setting.make_devices(1, tmp_path)
+        devices = setting.named(one, 2)
+        setting.in_hub(running, devices)
+        assert telemetry.send(running, Server.of(running), devices).seconds > 0
+        assert len(running.messages()) == 40
+        with mosquitto(tmp_path / "mosquitto", running, [one.certificate_file]) as peer:
+            assert telemetry.send(running, peer, devices).cpu > 0
+        assert len(running.messages()) == 40
+
+
+@needs_mosquitto
+def test_a_device_whose_certificate_is_not_known_is_no_measurement(tmp_path: Path) -> None:
+    known, unknown = setting.make_devices(2, tmp_path)
+    with (
+        setting.emulator(tmp_path / "emulator") as running,
+        mosquitto(tmp_path / "mosquitto", running, [known.certificate_file]) as peer,
+    ):
+        assert connects.connect(peer, "", [known], 1).seconds > 0
+        with pytest.raises(RuntimeError, match="a client process has ended"):
+            connects.connect(peer, "", [unknown], 1)
+
+
+def test_a_registration_that_is_refused_is_no_measurement_either(tmp_path: Path) -> None:
+    with (
+        setting.emulator(tmp_path / "emulator") as running,
+        pytest.raises(RuntimeError, match="a client process has ended"),
+    ):
+        connects.connect(Server.of(running), running.overview.id_scope, setting.make_devices(1, tmp_path), 1)
+
+
+def test_devices_at_rest_are_held_open_and_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle, "_REST", 0.5)
+    monkeypatch.setattr(idle, "_SETTLED", 0.0)
+    rest = idle._emulator(3)
+    assert rest.connected > 0
+    assert rest.sent > 0
+    assert rest.busy > 0
+
+
+def _never_ready(signal: Signal) -> None:
+    raise SystemExit(3)
+
+
+def test_a_client_process_that_ends_early_is_told(tmp_path: Path) -> None:
+    server = Server("127.0.0.1", 1, psutil.Process().pid, tmp_path)
+    with pytest.raises(RuntimeError, match="a client process has ended before it was done"):
+        together.run(server, [(_never_ready, ())])
+
+
+def test_hotspots_are_sorted_into_parts(tmp_path: Path) -> None:
+    profile = tmp_path / "profile"
+    cost = {
+        ("/x/dpsx_helpers/emulator/mqtt.py", 1, "receive"): (4, 4, 0.003, 0.003, {}),
+        ("~", 0, "<method 'execute' of 'sqlite3.Connection' objects>"): (1, 1, 0.001, 0.001, {}),
+        ("~", 0, "<method 'poll' of 'select.epoll' objects>"): (1, 1, 9.0, 9.0, {}),
+    }
+    profile.write_bytes(marshal.dumps(cost))
+    said = hotspots.report(pstats.Stats(str(profile)), 10)
+    assert "| MQTT | 300.0 | 75% |" in said
+    assert "| store | 100.0 | 25% |" in said
+    assert "epoll" not in said
