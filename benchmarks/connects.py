@@ -5,7 +5,7 @@ import contextlib
 import ssl
 from collections.abc import Sequence
 from functools import partial
-from itertools import cycle, islice
+from itertools import cycle
 
 from benchmarks import light_device, machine, setting, together
 from benchmarks.figures import Aim, Figure, Line, Samples, alternate
@@ -84,14 +84,18 @@ def _connect_all(server: Server, id_scope: str, devices: Sequence[Device], count
 
 
 async def _at_once(server: Server, id_scope: str, contexts: dict[Device, ssl.SSLContext], count: int) -> None:
-    """So many connections side by side, until all are done."""
-    left = islice(cycle(contexts), count)
+    """So many connections, _AT_ONCE side by side where there are as many devices, until all are done.
 
-    async def one_after_the_other() -> None:
-        for device in left:
+    No device is on two of them: DPS would take the second registration for one that replaces the first.
+    """
+    left, devices = iter(range(count)), list(contexts)
+
+    async def one_after_the_other(own: Sequence[Device]) -> None:
+        for device, _ in zip(cycle(own), left, strict=False):
             await _one(server, id_scope, device.name, contexts[device])
 
-    await asyncio.gather(*(one_after_the_other() for _ in range(_AT_ONCE)))
+    lanes = min(_AT_ONCE, len(devices))
+    await asyncio.gather(*(one_after_the_other(devices[lane::lanes]) for lane in range(lanes)))
 
 
 async def _one(server: Server, id_scope: str, name: str, context: ssl.SSLContext) -> None:

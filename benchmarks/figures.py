@@ -175,7 +175,7 @@ def _cells(line: Line) -> tuple[str, ...]:
 def _said(samples: Samples | None, unit: str) -> str:
     if samples is None:
         return "not measured"
-    unit = unit if unit.startswith("%") else f" {unit}".rstrip()
+    unit = unit if unit.startswith(("%", "/")) else f" {unit}".rstrip()
     least, most = samples.spread
     spread = f" ({number(least)} to {number(most)})" if len(samples.values) > 1 else ""
     return f"{number(samples.median)}{unit}{spread}"

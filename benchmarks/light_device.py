@@ -21,11 +21,11 @@ _SUBSCRIPTION = 65_535  # the packet identifier of every SUBSCRIBE, which no PUB
 Heard = Callable[["Connection", str, bytes, bool], None]  # topic, payload, whether it is marked as sent before
 
 
-class Gone(Exception):
+class Gone(RuntimeError):
     """The connection has ended."""
 
 
-class NotLetIn(Exception):
+class NotLetIn(RuntimeError):
     """The server refused the CONNECT or a SUBSCRIBE."""
 
 

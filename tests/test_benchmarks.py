@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,7 @@ from benchmarks import (
     idle,
     machine,
     page,
+    peers,
     programs,
     registrations,
     setting,
@@ -151,7 +153,7 @@ def test_numbers_are_short(value: float, said: str) -> None:
 
 LINES: tuple[Line, ...] = (
     Figure("start", "s", samples(0.2, 0.25, 0.3), "imports", samples(0.1, 0.1, 0.1), "difference", Aim(0.5), "a note"),
-    Figure("sent", "messages/s", samples(30_000), "mosquitto", samples(40_000), aim=Aim(0.5, "comparison", True)),
+    Figure("sent", "/s", samples(30_000), "mosquitto", samples(40_000), aim=Aim(0.5, "comparison", True)),
     Figure("share", "%", samples(12), curve="a curve", size=10),
     Figure("program", "s", samples(2.2), aim=Aim(2.3, words="2.0 s + 0.3 s")),
     NotMeasured("beside openssl", "openssl is not installed"),
@@ -177,7 +179,7 @@ def test_the_table_says_all_that_there_is_to_say() -> None:
         ["what", "here", "beside it", "compared", "aim", "met"],
         ["start", "0.250 s (0.200 to 0.300)", "imports: 0.100 s (0.100 to 0.100)", "+0.150 s (0.100 to 0.200)",
          "at most 0.500 s", "✔"],
-        ["sent", "30,000 messages/s", "mosquitto: 40,000 messages/s", "× 0.750", "at least × 0.500", "✔"],
+        ["sent", "30,000/s", "mosquitto: 40,000/s", "× 0.750", "at least × 0.500", "✔"],
         ["share", "12.0%", "", "", "", "–"],
         ["program", "2.20 s", "", "", "at most 2.0 s + 0.3 s", "✔"],
         ["beside openssl", "not measured: openssl is not installed", "", "", "", "–"],
@@ -539,6 +541,39 @@ def test_the_sdks_launches_are_put_beside_one_device() -> None:
     assert isinstance(used, Figure)
     assert (whole.met, whole.comparison) == (True, samples(0.9, 0.9))
     assert (used.ours.median, used.peer and used.peer.median) == (0.7, 1.5)
+
+
+def test_telemetry_and_connections_are_measured_on_both_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few of each, from real processes. There are fewer devices than connections at once; none is on two of them."""
+    monkeypatch.setattr(telemetry, "MESSAGES", 20)
+    monkeypatch.setattr(connects, "COUNT", 4)
+    with setting.emulator(tmp_path / "emulator") as running, ExitStack() as stack:
+        devices = setting.make_devices(2, tmp_path)
+        setting.enroll(running, devices)
+        senders = setting.in_hub(running, devices[0], 2)
+        ours = Server.of(running)
+        servers = [(ours, running.overview.id_scope)]
+        if machine.program("mosquitto"):
+            trusted = [device.certificate_file for device in devices]
+            servers.append((stack.enter_context(peers.mosquitto(tmp_path / "peer", running, trusted)), ""))
+        for server, scope in servers:
+            for done in (telemetry.send(running, server, senders), connects.connect(server, scope, devices, 1)):
+                assert 0 < done.seconds < 60
+                assert 0 < done.cpu < 60
+        assert len(running.messages()) == 20, "what went to mosquitto is not ours"
+        assert {record["status"] for record in running.registrations()} == {"assigned"}
+
+
+def test_rows_beside_mosquitto_say_when_it_is_not_there() -> None:
+    run, rest = [Run(2.0, 0.4)], [idle.Rest(30.0, 70.0, 1.0)]
+    for lines in (telemetry.figures(1, 0.85, run), connects.figures("EC", run), idle.figures(1000, rest)):
+        assert all("mosquitto" in cells and "not measured" in cells for cells in table(lines).splitlines()[2:])
+    pace, cost = telemetry.figures(1, 0.85, run, [Run(1.8, 0.1)])
+    assert [one.met for one in (pace, cost) if isinstance(one, Figure)] == [True, True], "0.9 of the pace, 20 µs"
+    memory, after, _ = idle.figures(1000, rest, rest)
+    assert [one.met for one in (memory, after) if isinstance(one, Figure)] == [True, False]
 
 
 def test_the_programs_whole_time_is_put_beside_its_imports_and_the_floor() -> None:
