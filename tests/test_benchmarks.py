@@ -546,24 +546,25 @@ def test_the_sdks_launches_are_put_beside_one_device() -> None:
 def test_telemetry_and_connections_are_measured_on_both_servers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few of each, from real processes. There are fewer devices than connections at once; none is on two of them."""
-    monkeypatch.setattr(telemetry, "MESSAGES", 20)
+    """A few of each. There are fewer devices than connections at once, and none is on two of them."""
     monkeypatch.setattr(connects, "COUNT", 4)
+    at_once: Any = SimpleNamespace(wait=lambda: None, done=lambda: None)  # the signal, for clients in this process
     with setting.emulator(tmp_path / "emulator") as running, ExitStack() as stack:
         devices = setting.make_devices(2, tmp_path)
         setting.enroll(running, devices)
         senders = setting.in_hub(running, devices[0], 2)
-        ours = Server.of(running)
-        servers = [(ours, running.overview.id_scope)]
+        ours, scope = Server.of(running), running.overview.id_scope
+        done = connects.connect(ours, scope, devices, 1)
+        assert 0 < done.seconds < 60
+        assert 0 < done.cpu < 60
+        assert {record["status"] for record in running.registrations()} == {"assigned"}
+        telemetry._send_all(ours, ours.host, senders, 10, at_once)
         if machine.program("mosquitto"):
             trusted = [device.certificate_file for device in devices]
-            servers.append((stack.enter_context(peers.mosquitto(tmp_path / "peer", running, trusted)), ""))
-        for server, scope in servers:
-            for done in (telemetry.send(running, server, senders), connects.connect(server, scope, devices, 1)):
-                assert 0 < done.seconds < 60
-                assert 0 < done.cpu < 60
+            peer = stack.enter_context(peers.mosquitto(tmp_path / "peer", running, trusted))
+            telemetry._send_all(peer, ours.host, senders, 10, at_once)
+            connects._connect_all(peer, "", devices, 4, at_once)
         assert len(running.messages()) == 20, "what went to mosquitto is not ours"
-        assert {record["status"] for record in running.registrations()} == {"assigned"}
 
 
 def test_rows_beside_mosquitto_say_when_it_is_not_there() -> None:
