@@ -1,7 +1,6 @@
 """From 1 to 1,000 devices that register at once: what grows faster than their number?"""
 
 import asyncio
-import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,12 +73,6 @@ def launch(folder: Path, devices: Sequence[Device]) -> Launch:
         if assigned != len(devices):
             raise NotLetIn(f"{assigned} of {len(devices)} are assigned, says DPS")
     return Launch(seconds, emulator, client, at_rest, memory)
-
-
-def _context(device: Device, ca_file: Path) -> ssl.SSLContext:
-    made = ssl.create_default_context(cafile=str(ca_file))
-    made.load_cert_chain(device.certificate_file, device.key_file)
-    return made
 
 
 def figures(done: dict[int, list[Launch]]) -> list[Line]:

@@ -31,7 +31,6 @@ from benchmarks import (
     idle,
     machine,
     page,
-    peers,
     programs,
     registrations,
     setting,
@@ -552,7 +551,8 @@ def test_telemetry_and_connections_are_measured_on_both_servers(
     with setting.emulator(tmp_path / "emulator") as running, ExitStack() as stack:
         devices = setting.make_devices(2, tmp_path)
         setting.enroll(running, devices)
-        senders = setting.in_hub(running, devices[0], 2)
+        senders = setting.named(devices[0], 2)
+        setting.in_hub(running, senders)
         ours, scope = Server.of(running), running.overview.id_scope
         done = connects.connect(ours, scope, devices, 1)
         assert 0 < done.seconds < 60
@@ -561,7 +561,7 @@ def test_telemetry_and_connections_are_measured_on_both_servers(
         telemetry._send_all(ours, ours.host, senders, 10, at_once)
         if machine.program("mosquitto"):
             trusted = [device.certificate_file for device in devices]
-            peer = stack.enter_context(peers.mosquitto(tmp_path / "peer", running, trusted))
+            peer = stack.enter_context(mosquitto(tmp_path / "peer", running, trusted))
             telemetry._send_all(peer, ours.host, senders, 10, at_once)
             connects._connect_all(peer, "", devices, 4, at_once)
         assert len(running.messages()) == 20, "what went to mosquitto is not ours"
@@ -587,8 +587,6 @@ def test_the_programs_whole_time_is_put_beside_its_imports_and_the_floor() -> No
 
 # --- beside mosquitto -------------------------------------------------------------------------------------------------
 
-needs_mosquitto = pytest.mark.skipif(not machine.program("mosquitto"), reason="mosquitto is not installed")
-
 
 def test_telemetry_is_compared_by_pace_and_judged_by_processor_time() -> None:
     ours, peer = [Run(0.5, 0.2)] * 2, [Run(0.4, 0.1)] * 2
@@ -603,14 +601,6 @@ def test_telemetry_is_compared_by_pace_and_judged_by_processor_time() -> None:
     assert cost.met is True
 
 
-def test_without_the_peer_its_column_says_so_and_nothing_is_judged_by_it() -> None:
-    pace, cost = telemetry.figures(1, 0.85, [Run(0.5, 2.0)])
-    assert isinstance(pace, Figure)
-    assert isinstance(cost, Figure)
-    assert (pace.met, cost.met) == (None, False)
-    assert "mosquitto, which stores nothing: not measured" in table([pace])
-
-
 @pytest.mark.parametrize(("seconds", "met"), [(1.0, True), (1.2, False)])
 def test_connections_are_judged_by_their_pace(seconds: float, met: bool) -> None:
     pace, cost = connects.figures("EC", [Run(seconds, 0.8)], [Run(1.0, 0.4)])
@@ -623,32 +613,6 @@ def test_connections_are_judged_by_their_pace(seconds: float, met: bool) -> None
 def test_devices_at_rest_are_judged_by_memory_and_processor_time() -> None:
     lines = idle.figures(1000, [Rest(40, 61, 1.0)], [Rest(20, 20, 0.1)])
     assert [line.met for line in lines if isinstance(line, Figure)] == [True, False, True]
-
-
-@needs_mosquitto
-def test_telemetry_is_sent_to_both_by_the_same_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry, "MESSAGES", 40)
-    with setting.emulator(tmp_path / "emulator") as running:
-        (one,) = setting.make_devices(1, tmp_path)
-        devices = setting.named(one, 2)
-        setting.in_hub(running, devices)
-        assert telemetry.send(running, Server.of(running), devices).seconds > 0
-        assert len(running.messages()) == 40
-        with mosquitto(tmp_path / "mosquitto", running, [one.certificate_file]) as peer:
-            assert telemetry.send(running, peer, devices).cpu > 0
-        assert len(running.messages()) == 40
-
-
-@needs_mosquitto
-def test_a_device_whose_certificate_is_not_known_is_no_measurement(tmp_path: Path) -> None:
-    known, unknown = setting.make_devices(2, tmp_path)
-    with (
-        setting.emulator(tmp_path / "emulator") as running,
-        mosquitto(tmp_path / "mosquitto", running, [known.certificate_file]) as peer,
-    ):
-        assert connects.connect(peer, "", [known], 1).seconds > 0
-        with pytest.raises(RuntimeError, match="a client process has ended"):
-            connects.connect(peer, "", [unknown], 1)
 
 
 def test_a_registration_that_is_refused_is_no_measurement_either(tmp_path: Path) -> None:
