@@ -20,6 +20,8 @@ class Window:
 
     def wait(self, now: float) -> int | None:
         """None when a request at `now` (seconds) may pass, and it counts; else the whole seconds until one may."""
+        while self._times and self._times[-1] > now:  # before the clock was set back: not to be waited for until then
+            self._times.pop()
         while self._times and self._times[0] <= now - self._seconds:
             self._times.popleft()
         if len(self._times) < self._count:
@@ -28,7 +30,7 @@ class Window:
         return max(1, ceil(self._times[0] + self._seconds - now))
 
     def idle(self, now: float) -> bool:
-        return not self._times or self._times[-1] <= now - self._seconds
+        return not self._times or not now - self._seconds < self._times[-1] <= now
 
 
 class Limits:

@@ -25,6 +25,9 @@ from OpenSSL import SSL, crypto
 from dpsx_helpers import given_files
 
 CA_DAYS, SERVER_DAYS = 3650, 397
+# For clocks that are behind, and for one that is set back while the emulator runs: nobody could connect until the time
+# has come round again.
+BACKDATED = timedelta(days=30)
 _LARGEST_BUNDLE = 1 << 24  # bytes; the roots of a machine have some hundred thousand
 CIPHERS = (
     b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA256"
@@ -84,7 +87,10 @@ def tidy(directory: Path, *names: str) -> None:
 
 
 def prepare(files: Files, host: str, now: datetime) -> None:
-    """Make what is missing: the CA once, the server certificate for `host` and localhost at every start."""
+    """Make what is missing: the CA once, the server certificate for `host` and localhost at every start.
+
+    Raises ValueError or TypeError when the CA that is there cannot be used, OSError.
+    """
     if not (files.ca.exists() and files.ca_key.exists()):
         key = ec.generate_private_key(ec.SECP256R1())
         files.ca.unlink(missing_ok=True)  # whoever is killed between the two leaves no CA with another's key
@@ -92,8 +98,7 @@ def prepare(files: Files, host: str, now: datetime) -> None:
         write_private(files.ca, _ca_certificate(key, now).public_bytes(Encoding.PEM))
     ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
     ca_key = serialization.load_pem_private_key(files.ca_key.read_bytes(), None)
-    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
-    if ca_key.public_key() != ca.public_key():
+    if not isinstance(ca_key, ec.EllipticCurvePrivateKey) or ca_key.public_key() != ca.public_key():
         raise ValueError("the key is that of another CA")
     server_key = ec.generate_private_key(ec.SECP256R1())
     certificate = _server_certificate(server_key, host, ca, ca_key, now)
@@ -165,7 +170,7 @@ def _server_certificate(
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, days: int
 ) -> x509.CertificateBuilder:
-    start = now.astimezone(UTC).replace(microsecond=0) - timedelta(hours=1)  # for clocks that are a little behind
+    start = now.astimezone(UTC).replace(microsecond=0) - BACKDATED
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

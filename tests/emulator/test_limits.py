@@ -47,9 +47,12 @@ def test_what_was_refused_does_not_count() -> None:
     assert outcomes(window, 10, 10) == [None, None]
 
 
-def test_a_clock_that_goes_back_refuses_for_a_while_and_harms_nothing() -> None:
-    window = Window(1, 10)
-    assert outcomes(window, 100, 50, 109, 110) == [None, 60, 1, None]
+def test_a_clock_that_goes_back_makes_nobody_wait_until_it_has_come_round() -> None:
+    window = Window(2, 10)
+    assert outcomes(window, 100, 101, 50, 51, 52) == [None, None, None, None, 8]
+    assert outcomes(window, 50, 52) == [None, 8], "only what lies in the future is left out"
+    assert not window.idle(NOW + 52)
+    assert window.idle(NOW + 40)
 
 
 def test_a_window_is_idle_when_nothing_in_it_counts_any_more() -> None:

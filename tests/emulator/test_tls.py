@@ -194,7 +194,7 @@ def test_validity_is_counted_from_the_moment_given(tmp_path: Path) -> None:
     now = datetime(2030, 5, 6, 7, 8, 9, 999_999, UTC)
     files = Files(tmp_path)
     prepare(files, "127.0.0.1", now)
-    start = datetime(2030, 5, 6, 6, 8, 9, tzinfo=UTC)
+    start = datetime(2030, 5, 6, 7, 8, 9, tzinfo=UTC) - tls.BACKDATED
     # Some clients take no server certificate that is valid for longer than 398 days.
     assert tls.SERVER_DAYS < 398 < tls.CA_DAYS
     for path, days in ((files.ca, tls.CA_DAYS), (files.server, tls.SERVER_DAYS)):
