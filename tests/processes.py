@@ -40,15 +40,25 @@ def run_command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[
 
 
 class RunningEmulator:
-    """`python -m dpsx_helpers.emulator run` in a process of its own, or another `program` with the same commands."""
+    """`python -m dpsx_helpers.emulator run` in a process of its own, or another `program` with the same commands.
+
+    `errors`: the file for what it says on standard error.
+    """
 
     def __init__(
-        self, state_dir: Path, host: str | None = None, *arguments: str, program: Sequence[str] = COMMAND
+        self,
+        state_dir: Path,
+        host: str | None = None,
+        *arguments: str,
+        program: Sequence[str] = COMMAND,
+        errors: Path | None = None,
     ) -> None:
         self.state_dir = state_dir
+        self.errors = errors
         self.host = host or free_host()
         command = [*program, "run", "--state-dir", str(state_dir), "--host", self.host, *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        with open(errors or os.devnull, "ab") as said:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
         self.overview = self._read_overview()
         self.emulator = Emulator.attach(state_dir)
 

@@ -17,7 +17,7 @@ from dpsx_helpers.emulator.control import request
 from dpsx_helpers.emulator.faults import RETRY_AFTER, SECONDS, Fault, unfit
 from dpsx_helpers.emulator.process import EmulatorError
 from dpsx_helpers.emulator.running import Running
-from dpsx_helpers.emulator.store import Store, StoreError, read_messages, read_registrations
+from dpsx_helpers.emulator.store import DATABASE, Store, StoreError, read_messages, read_registrations
 from dpsx_helpers.emulator.students import Student
 from dpsx_helpers.emulator.tls import Files
 from dpsx_helpers.joining import Join
@@ -76,10 +76,7 @@ class Emulator:
         """The emulator that runs on `state_dir`. Raises EmulatorError when none does."""
         facts = running.read(state_dir.absolute())
         if facts is None:
-            raise EmulatorError(
-                f"No emulator is running on {state_dir}: start it with "
-                f"`python -m dpsx_helpers.emulator run --state-dir {state_dir}`, or run the notebook's first cells."
-            )
+            raise EmulatorError(running.none_there(state_dir))
         return cls(state_dir.absolute(), facts)
 
     @property
@@ -266,14 +263,21 @@ class Emulator:
             stop(self.state_dir)
 
 
+def _nothing_in(state_dir: Path) -> str:
+    return (
+        f"There is no emulator in {state_dir}: name the directory that `run` was given, or, in a notebook, run its "
+        "first cells, which start one."
+    )
+
+
 def messages(state_dir: Path, device_id: str | None = None) -> list[dict[str, Any]]:
     """Stored messages as `messages --json` prints them: `body` is text, or base64 where it is not UTF-8.
 
     Raises EmulatorError when there is no readable database.
     """
-    path = state_dir / "emulator.db"
+    path = state_dir / DATABASE
     if not path.exists():
-        raise EmulatorError(f"There is no emulator in {state_dir}: name the directory that `run` was given.")
+        raise EmulatorError(_nothing_in(state_dir))
     try:
         return [hub.message_document(message) for message in read_messages(path, device_id)]
     except StoreError as error:
@@ -285,9 +289,9 @@ def registrations(state_dir: Path) -> list[dict[str, Any]]:
 
     Raises EmulatorError when there is no readable database.
     """
-    path = state_dir / "emulator.db"
+    path = state_dir / DATABASE
     if not path.exists():
-        raise EmulatorError(f"There is no emulator in {state_dir}: name the directory that `run` was given.")
+        raise EmulatorError(_nothing_in(state_dir))
     facts = running.read(state_dir)
     hubs = facts.hubs if facts else {}
     try:
@@ -305,7 +309,7 @@ def reset(state_dir: Path, device: str | None = None) -> None:
     if facts is not None:
         request(state_dir, facts, "emulator/reset", {"device": device})
         return
-    path = state_dir / "emulator.db"
+    path = state_dir / DATABASE
     if path.exists():
         try:
             store = Store(path)

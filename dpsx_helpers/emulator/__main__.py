@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = None
         return 0
     except OSError as error:
-        print(f"{error.strerror} ({shown(error.filename)}): mend that, or name another --state-dir.", file=sys.stderr)
+        where = f" ({shown(error.filename)})" if error.filename else ""
+        print(f"{error.strerror}{where}: mend that, or name another --state-dir.", file=sys.stderr)
         _fail_in_shell(options)
         return 1
 

@@ -30,20 +30,33 @@ def request(
         headers={"Authorization": f"Bearer {facts.token}", "If-Match": "*"},
         method=method,
     )
-    context = ssl.create_default_context(cafile=str(Files(state_dir).ca))
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
+        context = ssl.create_default_context(cafile=str(Files(state_dir).ca))
+        secure = urllib.request.HTTPSHandler(context=context)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), secure)
         with opener.open(request, timeout=_REQUEST_WITHIN) as response:
             return json.load(response) if response.status != 204 else None
     except urllib.error.HTTPError as error:
         raise EmulatorError(_refusal(error)) from None
     except (OSError, ValueError) as error:
-        if path == "emulator/stop" and running.read(state_dir) != facts:  # somebody else has told it
+        there = running.read(state_dir)
+        if path == "emulator/stop" and there != facts:  # somebody else has told it
             return None
+        if there is None or there.token != facts.token:
+            raise EmulatorError(_not_there(state_dir, there)) from None
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise EmulatorError(
             f"The emulator (process {facts.pid}) does not answer at {facts.endpoint} ({reason}): end that process."
         ) from None
+
+
+def _not_there(state_dir: Path, there: Running | None) -> str:
+    if there is not None:
+        return (
+            f"The emulator of {state_dir} that this was made for has ended, and another one runs there now: start or "
+            "attach to it anew, in a notebook by running its first cells again."
+        )
+    return running.none_there(state_dir)
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sqlite3
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -72,7 +73,10 @@ class Handler(RequestHandler):
         return
 
     def prepare(self) -> None:
-        self.services.store.commit()  # what devices have written in this turn does not depend on this request
+        try:
+            self.services.commit()  # what devices have written in this turn does not depend on this request
+        except sqlite3.Error as error:  # nor this request on it
+            self.services.not_stored(error)
         if self.logged:
             body = self.services.body(self.request.body)
             LOG.info("%s < %s %s%s", self.label, self.request.method, self.request.path[:200], body)
@@ -145,7 +149,10 @@ class Handler(RequestHandler):
 
     def answer(self, document: Any, status: int = 200) -> None:
         """Commit, then answer."""
-        self.services.store.commit()
+        self.services.commit()
+        self._answer(document, status)
+
+    def _answer(self, document: Any, status: int) -> None:
         self.set_status(status)
         if status == 204:
             self.finish()
@@ -189,13 +196,15 @@ class Handler(RequestHandler):
             self.finish(json.dumps({"message": f"The emulator failed (HTTP {status_code}): its log says why."}))
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        if not isinstance(value, Refused):
+        if not isinstance(value, Refused | sqlite3.Error):
             super().log_exception(typ, value, tb)
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
         if isinstance(error, Refused):
             self._refuse(error)
+        elif isinstance(error, sqlite3.Error):
+            self._refuse_unstored(error)
         else:
             self.services.store.roll_back()
             super().send_error(status_code, **kwargs)
@@ -216,21 +225,38 @@ class Handler(RequestHandler):
         )
 
     def _refuse(self, refused: Refused) -> None:
+        try:
+            self.explain(refused)
+            self.services.commit()
+        except sqlite3.Error as error:  # that a student made a mistake is not noted then
+            self.services.not_stored(error)
+        self._answer(self._document_of(refused), refused.refusal.status)
+
+    def _refuse_unstored(self, error: sqlite3.Error) -> None:
+        """Why goes to the log, but not with every request."""
+        reason = self.services.not_stored(error)
+        refused = Refused(self._row(refusals.DPS_NOT_STORED, refusals.HUB_NOT_STORED), why=reason)
+        self._answer(self._document_of(refused), refused.refusal.status)
+
+    def _document_of(self, refused: Refused) -> dict[str, Any]:
+        """The error document, in the form of the service that was asked. Its code goes into a header, too."""
         row, stamp = refused.refusal, self.stamp
-        self.explain(refused)
         if self.by_owner() or row is refusals.CONTROL_UNAUTHORIZED:  # for whoever typed the command
-            document: dict[str, Any] = {"message": _sentence(refused)}
-        elif row.answer is Answer.DPS_HTTP:
+            return {"message": _sentence(refused)}
+        if row.answer is Answer.DPS_HTTP:
             self.set_header("x-ms-error-code", str(row.code))
-            document = refusals.dps_error(row, stamp.guid, stamp.text)
-        else:
-            self.set_header("iothub-errorcode", row.error_name or row.text)
-            document = refusals.hub_error(refused, stamp.guid, stamp.text)
-        self.answer(document, row.status)
+            return refusals.dps_error(row, stamp.guid, stamp.text)
+        self.set_header("iothub-errorcode", row.error_name or row.text)
+        return refusals.hub_error(refused, stamp.guid, stamp.text)
+
+
+_WITH_ITS_REMEDY = (
+    refusals.DPS_BAD_REQUEST, refusals.HUB_BAD_REQUEST, refusals.DPS_NOT_STORED, refusals.HUB_NOT_STORED,
+)  # fmt: skip
 
 
 def _sentence(refused: Refused) -> str:
-    """The reason, with the remedy unless that is to read what Azure documents."""
+    """The reason, with the remedy unless that is in it, or is to read what Azure documents."""
     row = refused.refusal
-    remedy = "" if row in (refusals.DPS_BAD_REQUEST, refusals.HUB_BAD_REQUEST) else f": {row.hint}"
+    remedy = "" if row in _WITH_ITS_REMEDY else f": {row.hint}"
     return f"{refused.reason[:1].upper()}{refused.reason[1:]}{remedy}."

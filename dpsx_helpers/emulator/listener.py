@@ -38,6 +38,7 @@ class Listener:
         self._empty = asyncio.Event()
         self._changed: dict[DeviceProtocol, None] = {}
         self._scheduled = False
+        self._lost = services.store.lost
 
     def changed(self, connection: "DeviceProtocol") -> None:
         """Have what the connection wants to say sent after the commit at the end of this turn."""
@@ -47,6 +48,7 @@ class Listener:
     def commit_soon(self) -> None:
         if not self._scheduled:
             self._scheduled = True
+            self._lost = self.services.store.lost
             asyncio.get_running_loop().call_soon(self._flush)
 
     def forget(self, connection: "DeviceProtocol") -> None:
@@ -58,9 +60,10 @@ class Listener:
         changed, self._changed = self._changed, {}
         self._scheduled = False
         try:
-            self.services.store.commit()
+            self.services.commit()
         except sqlite3.Error as error:
-            LOG.error("! nothing of this turn could be stored (%s): its connections are dropped unanswered", error)
+            self.services.not_stored(error)
+        if self._lost != self.services.store.lost:  # now, or since the first of them wrote: that takes what all wrote
             for connection in changed:
                 connection.abort()
             return
@@ -165,6 +168,10 @@ class DeviceProtocol(asyncio.Protocol):
         """Whether the rules and the store could take it. A fault of ours drops this connection and no other."""
         try:
             act()
+        except sqlite3.Error as error:
+            self._listener.services.not_stored(error)
+            self.abort()
+            return False
         except Exception:
             LOG.exception("%s ! a fault of the emulator itself: the connection is dropped unanswered", self._label)
             self.abort()
@@ -183,7 +190,7 @@ class DeviceProtocol(asyncio.Protocol):
         self._listener.forget(self)
         if self._channel.handshaken and not self._conversation.connected and not self._finished:
             LOG.info("%s = closed before a CONNECT", self._label)
-        self._conversation.ended()
+        self._guarded(self._conversation.ended)
         self._listener.commit_soon()  # a Will may be to be stored
 
     def pause_writing(self) -> None:
@@ -256,7 +263,7 @@ class DeviceProtocol(asyncio.Protocol):
             left = self._began + CONNECT_WITHIN - self._loop.time()
             refused = Refused(refusals.NO_CONNECT, seconds=round(CONNECT_WITHIN))
         if left <= 0:
-            conversation.refuse(refused)
+            self._guarded(lambda: conversation.refuse(refused))
         else:
             self._timer = self._loop.call_later(left, self._check_silence)
 

@@ -15,6 +15,10 @@ class TakenMeanwhileError(StartError):
     """Another program began to listen on an address between our `bind` and our `listen`."""
 
 
+class EndedError(StartError):
+    """The emulator has had to end: what it keeps is damaged, or not there any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What `run` was asked for. A port of 0 means any; `https_port` None means 8443 or, when it is taken, any.

@@ -4,11 +4,11 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
-from dpsx_helpers.emulator import running
+from dpsx_helpers.emulator import running, trouble
 from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.errors import LearnerError
 
@@ -41,7 +41,7 @@ def _started(state_dir: Path, command: list[str]) -> subprocess.Popen[bytes]:
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         running.keep_others_out(state_dir)
-        with open(state_dir / "start.log", "wb", opener=partial(os.open, mode=0o600)) as log:
+        with open(state_dir / "start.log", "wb", opener=_private) as log:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -52,7 +52,12 @@ def _started(state_dir: Path, command: list[str]) -> subprocess.Popen[bytes]:
                 start_new_session=True,
             )
     except OSError as error:
-        raise EmulatorError(f"The emulator cannot be started in {state_dir} ({error.strerror}).") from None
+        raise EmulatorError(_cannot(state_dir, error)) from None
+
+
+def _private(path: str, flags: int) -> int:
+    """To append, because two that start at once share the file."""
+    return os.open(path, flags | os.O_APPEND, 0o600)
 
 
 def _environment() -> dict[str, str]:
@@ -65,6 +70,7 @@ def _environment() -> dict[str, str]:
 def _wait_until_ready(state_dir: Path, child: subprocess.Popen[bytes]) -> Running:
     began = time.monotonic()
     while (waited := time.monotonic() - began) < START_WITHIN:
+        ended = child.poll() is not None  # first, so that what is read next is not older
         facts = running.read(state_dir)
         if facts is not None and listens(facts):
             if facts.pid != child.pid:  # somebody else started one at the same moment
@@ -74,14 +80,32 @@ def _wait_until_ready(state_dir: Path, child: subprocess.Popen[bytes]) -> Runnin
             if _answers(state_dir, facts):
                 _children[child.pid] = child
                 return facts
-        if child.poll() is not None:
-            lines = (state_dir / "start.log").read_text(errors="replace").strip().splitlines()
-            raise EmulatorError(lines[-1] if lines else f"The emulator ended at once (exit status {child.returncode}).")
+        if ended and not running.is_held(state_dir):
+            raise EmulatorError(_why_ended(state_dir, child.returncode))
         time.sleep(0.02 + waited / 20)  # less and less often: a hundred who wait must not slow what they wait for
     child.kill()
     child.wait()
     log = state_dir / "emulator.log"
     raise EmulatorError(f"The emulator was not ready within {START_WITHIN:g} seconds: see {log}.")
+
+
+def _why_ended(state_dir: Path, status: int) -> str:
+    """The last line that it said, for which there may have been no room."""
+    try:
+        lines = (state_dir / "start.log").read_text(errors="replace").strip().splitlines()
+        with tempfile.TemporaryFile(dir=state_dir) as probe:
+            probe.write(bytes(1 << 16))
+    except OSError as error:
+        return _cannot(state_dir, error)
+    return lines[-1] if lines else f"The emulator ended at once (exit status {status}): see {state_dir}/emulator.log."
+
+
+def _cannot(state_dir: Path, error: OSError) -> str:
+    reason = trouble.why(state_dir, error)
+    return (
+        f"The emulator cannot be started: {reason}, or set DPSX_WORK_DIR to another folder (or give another "
+        "--state-dir), and run this again."
+    )
 
 
 def listens(facts: Running) -> bool:

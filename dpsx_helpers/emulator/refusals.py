@@ -569,6 +569,12 @@ DPS_THROTTLED = Refusal(
     "wait for the time in Retry-After",
     _DPS_LIMITS,
 )  # fmt: skip
+DPS_NOT_STORED = Refusal(
+    "dps-not-stored", Answer.DPS_HTTP, 500, 500000, "Internal server error.",
+    "{why}",
+    "ask again when that is mended",
+    _DPS_ERRORS,
+)  # fmt: skip
 DPS_NOT_EMULATED = Refusal(
     "dps-not-emulated", Answer.DPS_HTTP, 501, 501000, "Not emulated.",
     "limit of this emulator, not of Azure: {feature} is not emulated in this version",
@@ -665,6 +671,12 @@ DEVICE_CHANGED = Refusal(
     "device-changed", Answer.HUB_HTTP, 412, 412002, "PreconditionFailed",
     "{why}",
     'send If-Match with the etag of the device, or "*"',
+    _HUB_ERRORS,
+)  # fmt: skip
+HUB_NOT_STORED = Refusal(
+    "hub-not-stored", Answer.HUB_HTTP, 500, 500001, "ServerError",
+    "{why}",
+    "ask again when that is mended",
     _HUB_ERRORS,
 )  # fmt: skip
 HUB_NOT_EMULATED = Refusal(

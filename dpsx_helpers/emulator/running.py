@@ -8,13 +8,14 @@ import errno
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from dpsx_helpers import given_files
-from dpsx_helpers.emulator import tls
+from dpsx_helpers.emulator import tls, trouble
 from dpsx_helpers.emulator.tls import Files, write_private
 from dpsx_helpers.errors import LearnerError
 from dpsx_helpers.joining import endpoint
@@ -104,17 +105,28 @@ class Running:
 
 def lock_of(state_dir: Path) -> FileLock:
     """The lock that a running emulator holds as long as it lives. The system frees it however the process ends."""
-    return FileLock(state_dir / "emulator.lock", mode=0o600, thread_local=False)
+    return FileLock(lock_file(state_dir), mode=0o600, thread_local=False)
+
+
+def lock_file(state_dir: Path) -> Path:
+    return state_dir / "emulator.lock"
 
 
 def is_held(state_dir: Path) -> bool:
     """Whether an emulator lives on this state directory. Raises LearnerError when it cannot be looked into."""
     try:
-        if not (state_dir / "emulator.lock").exists():
+        if not lock_file(state_dir).exists():
             return False
         _check_owner(state_dir)
         return _is_taken(state_dir)
+    except FileNotFoundError:  # deleted in this moment
+        return False
     except OSError as error:
+        if error.errno in (errno.EROFS, errno.ENOSPC):
+            reason = trouble.why(state_dir, error)
+            raise LearnerError(
+                f"{reason[:1].upper()}{reason[1:]}, or name another folder with DPSX_WORK_DIR or --state-dir."
+            ) from None
         raise LearnerError(
             f"The state directory {state_dir} cannot be read ({error.strerror}): name another with --state-dir, or ask "
             "as the user whose it is."
@@ -126,7 +138,7 @@ def _is_taken(state_dir: Path) -> bool:
     moment must not take each other for an emulator, whose facts, if it was killed, may still be there.
     """
     if fcntl is not None:
-        descriptor = os.open(state_dir / "emulator.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(lock_file(state_dir), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
@@ -170,14 +182,16 @@ def _check_owner(state_dir: Path) -> None:
 def read(state_dir: Path) -> Running | None:
     """The emulator that runs on this state directory; None when none does, or when it is only just starting.
 
-    Raises LearnerError when it cannot be reached from here: for another user's, and for another machine's.
+    Raises LearnerError when it cannot be reached from here: for another user's, another machine's, or that of another
+    version.
     """
     if not is_held(state_dir):
         return None
     try:
-        facts = Running(**given_files.read_json(_file(state_dir)))
-    except (OSError, ValueError, TypeError):
+        told = given_files.read_json(_file(state_dir))
+    except (OSError, ValueError):
         return None
+    facts = _understood(state_dir, told)
     here = this_machine()
     if facts.host.startswith("127.") and facts.machine and here and facts.machine != here:
         raise LearnerError(
@@ -187,8 +201,46 @@ def read(state_dir: Path) -> Running | None:
     return facts
 
 
-def remove(state_dir: Path) -> None:
+def _understood(state_dir: Path, told: Any) -> Running:
+    """What the file says, however much more a later version has put into it."""
+    try:
+        known = {one.name for one in fields(Running)}
+        facts = Running(**{name: value for name, value in told.items() if name in known})
+        texts = (facts.id_scope, facts.host, facts.dps_key, facts.hub_key, facts.token, *facts.hubs.values())
+        numbers = (facts.mqtt_port, facts.https_port, facts.pid, facts.ws_port or 0)
+        if {*map(type, texts)} != {str} or {*map(type, numbers)} != {int}:
+            raise TypeError
+    except (TypeError, AttributeError):
+        pid = told.get("pid") if isinstance(told, dict) else None
+        raise LearnerError(
+            f"The emulator that runs on {state_dir} (process {pid if isinstance(pid, int) else 'unknown'}) was started "
+            "by another version of this program: end that process, and run this again."
+        ) from None
+    return facts
+
+
+def none_there(state_dir: Path) -> str:
+    """What to say to whoever wants one that runs."""
+    return (
+        f"No emulator is running on {state_dir}: start it with "
+        f"`python -m dpsx_helpers.emulator run --state-dir {state_dir}`, or run the notebook's first cells."
+    )
+
+
+def remove(state_dir: Path, facts: Running | None = None) -> None:
+    """Remove the file; only if it says that, when `facts` are given: another emulator may have come to that place."""
+    if facts is not None:
+        try:
+            if given_files.read_json(_file(state_dir)) != asdict(facts):
+                return
+        except (OSError, ValueError):
+            return
     _file(state_dir).unlink(missing_ok=True)
+
+
+def is_told(state_dir: Path) -> bool:
+    """Whether there is such a file."""
+    return _file(state_dir).exists()
 
 
 def tidy(state_dir: Path) -> None:

@@ -366,6 +366,11 @@ ROWS: tuple[Row, ...] = (
         "`fault` lists and makes them, for one device or for all; the wording of 400209, 500 and 429 is ours", OPEN,
         "emulator/test_acceptance_faults.py::test_the_sdk_meets_the_fault_when_it_registers",
         ("hub-refused", "hub-not-found", "internal-error", "dropped"), ("/emulator/faults",)),
+    Row("a fault inside the service", "500, to be asked again", _HUB_ERRORS, SIMPLIFIED,
+        "when the emulator's disk is full: what cannot be stored is not acknowledged, the device's connection is "
+        "closed, and a request that changes something gets 500; it goes on by itself when there is room", DOCUMENTED,
+        "emulator/test_faults_of_the_machine.py::test_on_a_full_disk_nothing_is_acknowledged_that_is_not_stored",
+        ("dps-not-stored", "hub-not-stored")),
     Row("keys of the students of a class", "a policy holds for a whole service, whatever the ID",
         "https://learn.microsoft.com/azure/iot-dps/how-to-control-access", NOT_APPLICABLE,
         "a policy of their own, student-ID, that opens what carries that registration ID alone; lists show their own; "

@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import ssl
 import sys
 from base64 import b64encode
@@ -16,20 +17,21 @@ from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import TextIO
 
 import certifi
 from filelock import FileLock, Timeout
 from tornado.httpserver import HTTPServer
 
-from dpsx_helpers.emulator import dps, running, service_api, tls
+from dpsx_helpers.emulator import dps, running, service_api, tls, trouble
 from dpsx_helpers.emulator.addresses import Bound, bind
 from dpsx_helpers.emulator.data_plane import Access, Control
 from dpsx_helpers.emulator.limits import Limits
 from dpsx_helpers.emulator.listener import DeviceProtocol, Listener
-from dpsx_helpers.emulator.options import Options, StartError, TakenMeanwhileError
+from dpsx_helpers.emulator.options import EndedError, Options, StartError, TakenMeanwhileError
 from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.emulator.services import Services
-from dpsx_helpers.emulator.store import Store, StoreError, read_fact
+from dpsx_helpers.emulator.store import DATABASE, Store, StoreError, read_fact
 from dpsx_helpers.emulator.websocket import WebSocket
 
 LOG = logging.getLogger("dpsx_helpers.emulator")
@@ -37,29 +39,49 @@ _FAULTS = ("asyncio", "tornado.application", "tornado.general")  # loggers that 
 _HEAD_WITHIN, _BODY_WITHIN = 120.0, 60.0  # seconds for TLS, idleness and the head of a request; for its body
 _BACKLOG = 1024
 _ENDING = (signal.SIGTERM, signal.SIGINT)
+_LOOK_EVERY = 2.0  # seconds: whether the state directory is still there
 
 
 def serve(options: Options) -> None:
-    """Run the emulator until it is told to stop. Raises StartError when it cannot start."""
+    """Run the emulator until it is told to stop. Raises StartError when it cannot start, EndedError when it cannot go
+    on.
+    """
     wait = running.LOCK_WAIT if options.started_by == "run" else running.LOCK_WAIT_OF_NOTEBOOK
     with _state_directory(options.state_dir, wait), contextlib.ExitStack() as open_things:
-        before = read_fact(options.state_dir / "emulator.db", "host")
+        before = read_fact(options.state_dir / DATABASE, "host")
         bound = open_things.enter_context(contextlib.closing(bind(options, before)))
-        store = open_things.enter_context(contextlib.closing(_open_store(options.state_dir)))
-        facts = _facts(store, options, bound)
-        _log_to(options)
+        with _kept_in(options.state_dir):
+            store = open_things.enter_context(_open_store(options.state_dir))
+            facts = _facts(store, options, bound)
+            _log_to(options)
         while not _served(options, facts, store, bound):
             bound.close()
             bound = open_things.enter_context(contextlib.closing(bind(options)))
-            facts = _facts(store, options, bound)
+            with _kept_in(options.state_dir):
+                facts = _facts(store, options, bound)
+
+
+@contextlib.contextmanager
+def _kept_in(directory: Path) -> Iterator[None]:
+    """What is written at a start, before anybody is served: StartError where it cannot be."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        reason = trouble.why(directory / DATABASE, error)
+    except OSError as error:
+        reason = trouble.why(Path(error.filename or directory), error)
+    else:
+        return
+    raise StartError(f"{reason[:1].upper()}{reason[1:]} and start again, or name another --state-dir.")
 
 
 def _served(options: Options, facts: Running, store: Store, bound: Bound) -> bool:
     """Serve there to the end. False when another program was the first to listen, and the next address will do."""
     files = tls.Files(options.state_dir)
-    _prepare(files, bound.host)
-    tls.write_bundle(files, _trusted_before(store, options.state_dir), certifi.where())
-    facts.write(options.state_dir)
+    with _kept_in(options.state_dir):
+        _prepare(files, bound.host)
+        tls.write_bundle(files, _trusted_before(store, options.state_dir), certifi.where())
+        facts.write(options.state_dir)
     try:
         asyncio.run(_Emulator(options, facts, files, store).run(bound))
     except TakenMeanwhileError as error:
@@ -68,44 +90,51 @@ def _served(options: Options, facts: Running, store: Store, bound: Bound) -> boo
         LOG.info("= %s The next address is tried.", error)
         return False
     finally:
-        running.remove(options.state_dir)
+        running.remove(options.state_dir, facts)
     return True
 
 
 @contextlib.contextmanager
 def _state_directory(directory: Path, wait: float) -> Iterator[None]:
     """Make the directory, see to it that nobody else can put files there, and hold its lock within `wait` seconds."""
-    try:
+    lock: FileLock = running.lock_of(directory)
+    with _kept_in(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         running.keep_others_out(directory)
-        lock: FileLock = running.lock_of(directory)
-        lock.acquire(timeout=wait)
+        try:
+            lock.acquire(timeout=wait)
+        except Timeout:
+            raise StartError(_already_running(directory)) from None
         running.tidy(directory)
-    except Timeout:
-        other = running.read(directory)
-        who = f"process {other.pid} at {other.host}" if other else "another process"
-        raise StartError(
-            f"An emulator is already running on {directory} ({who}): use it, stop it, or name another --state-dir."
-        ) from None
-    except OSError as error:
-        raise StartError(f"The state directory {directory} cannot be used ({error.strerror}): name another.") from None
     try:
         yield
     finally:
         lock.release()
 
 
-def _open_store(directory: Path) -> Store:
+def _already_running(directory: Path) -> str:
+    other = running.read(directory)
+    who = f"process {other.pid} at {other.host}" if other else "another process"
+    return f"An emulator is already running on {directory} ({who}): use it, stop it, or name another --state-dir."
+
+
+@contextlib.contextmanager
+def _open_store(directory: Path) -> Iterator[Store]:
     try:
-        return Store(directory / "emulator.db")
+        store = Store(directory / DATABASE)
     except StoreError as error:
         raise StartError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+    try:
+        yield store
+    finally:
+        with contextlib.suppress(sqlite3.Error):  # what cannot be stored any more was not acknowledged
+            store.close()
 
 
 def _prepare(files: tls.Files, host: str) -> None:
     try:
         tls.prepare(files, host, datetime.now(UTC))
-    except (ValueError, TypeError, OSError):
+    except (ValueError, TypeError):
         raise StartError(
             f"The emulator's CA in {files.directory} cannot be used: delete {files.ca.name} and {files.ca_key.name} "
             "there (devices then have to trust the new one), and start again."
@@ -154,7 +183,11 @@ def _trusted_before(store: Store, state_dir: Path) -> list[str]:
 
 
 class _PrivateLog(RotatingFileHandler):
-    """A log that stays its owner's when it begins anew, too."""
+    """A log that stays its owner's when it begins anew, too. Lines for which there is no room are left out, and it says
+    how many.
+    """
+
+    _missing = 0
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:
         """Whether it is full: judged by what is in it, without formatting each line twice."""
@@ -162,7 +195,46 @@ class _PrivateLog(RotatingFileHandler):
 
     def _open(self) -> TextIOWrapper:
         os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT, 0o600))
+        if self._missing:
+            _cut_off_half_a_line(Path(self.baseFilename))
         return super()._open()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if missing := self._missing:
+            said = "= %d line(s) are missing here, for which there was no room"
+            note = logging.LogRecord(LOG.name, logging.WARNING, __file__, 0, said, (missing,), None)
+            _name_service(note)
+            super().emit(note)
+            if self._missing > missing:  # nor was there room for that
+                return
+            self._missing = 0
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """No traceback on standard error for a line that cannot be written, and no end of the emulator."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+            return
+        self._missing += 1
+        stream, self.stream = self.stream, None
+        with contextlib.suppress(OSError):  # what it still holds cannot be written either
+            if stream is not None:
+                stream.close()
+
+
+def _cut_off_half_a_line(path: Path) -> None:
+    with open(path, "rb+") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - (1 << 16))
+        file.seek(start)
+        file.truncate(start + file.read().rfind(b"\n") + 1)
+
+
+class _Terminal(logging.StreamHandler[TextIO]):
+    """Standard error, which may lead to a file on a full disk, or to a terminal that is closed by now."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 def _log_to(options: Options) -> None:
@@ -170,7 +242,7 @@ def _log_to(options: Options) -> None:
     path = options.state_dir / "emulator.log"
     handlers: list[logging.Handler] = [_PrivateLog(path, maxBytes=5_000_000, backupCount=1, encoding="utf-8")]
     if options.started_by == "run":
-        handlers.append(logging.StreamHandler())
+        handlers.append(_Terminal())
     formatter = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(service)-7s %(message)s", "%H:%M:%S")
     for handler in handlers:
         handler.setFormatter(formatter)
@@ -210,6 +282,9 @@ class _Emulator:
         service = dps.Service(facts.id_scope, facts.hubs, options.progress, options.not_enrolled)
         limits = Limits() if options.rate_limit else None
         self._services = Services(store, service, limits=limits, bodies=options.log_bodies)
+        self._services.trouble.give_up = self._give_up
+        self._lock = trouble.identity(running.lock_file(options.state_dir))
+        self._gave_up = ""
         self._stop = asyncio.Event()
         self._last_activity = 0.0
 
@@ -247,15 +322,38 @@ class _Emulator:
             sys.stdout.write(self._facts.overview(self._files) + "\n")
             sys.stdout.flush()
         await self._until_told(listener)
+        if self._gave_up:
+            LOG.error("! %s", self._gave_up)
         for number in _ENDING:  # a second one must not kill what is tidying up
             signal.signal(number, signal.SIG_IGN)
-        running.remove(self._options.state_dir)  # who looks for an emulator from now on is not led to this one
+        # Who looks for an emulator from now on is not led to this one.
+        running.remove(self._options.state_dir, self._facts)
         LOG.info("= stopping")
         for server in devices:
             server.close()
         service.stop()
         await service.close_all_connections()
         await listener.close()
+        if self._gave_up:
+            raise EndedError(self._gave_up)
+
+    def _give_up(self, reason: str) -> None:
+        """End, since nothing that comes from now on would be kept."""
+        if not self._gave_up:
+            self._gave_up = f"The emulator has ended: {reason}, or name another --state-dir."
+        self._stop.set()
+
+    def _look_around(self) -> None:
+        """Whether what others find us by is still there; on a quiet day nothing else would tell."""
+        directory = self._options.state_dir
+        if gone := self._services.store.gone():
+            self._services.trouble.met(trouble.GoneError(gone))
+        elif trouble.identity(running.lock_file(directory)) != self._lock:
+            self._give_up(f"{running.lock_file(directory)} was deleted or moved while it ran: start it again")
+        elif not running.is_told(directory):
+            with contextlib.suppress(OSError):  # no room, perhaps: the next time, then
+                self._facts.write(directory)
+                LOG.warning("= running.json was deleted while the emulator ran, and is there again")
 
     @staticmethod
     def _allow_a_restart(listening: socket.socket) -> None:
@@ -308,5 +406,6 @@ class _Emulator:
                 LOG.info("= nobody has connected for %g hours", self._options.idle_hours)
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), left)
+                await asyncio.wait_for(self._stop.wait(), _LOOK_EVERY if left is None else min(left, _LOOK_EVERY))
                 return
+            self._look_around()

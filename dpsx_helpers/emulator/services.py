@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from dpsx_helpers.emulator.methods import Call
 from dpsx_helpers.emulator.refusals import Refused
 from dpsx_helpers.emulator.stamps import Stamp, written
 from dpsx_helpers.emulator.store import Store
+from dpsx_helpers.emulator.trouble import Trouble
 from dpsx_helpers.emulator.twin import Twin
 
 HUB_LOG = logging.getLogger("dpsx_helpers.emulator.hub")
@@ -59,6 +61,7 @@ class Services:
         self.limits = limits
         self.bodies = bodies
         self.stopping = False
+        self.trouble = Trouble(store.path)
         self._clock = clock
         self._new_guid = new_guid
         self._connected: dict[tuple[str, ...], Connected] = {}
@@ -72,6 +75,21 @@ class Services:
 
     def stamp(self) -> Stamp:
         return Stamp(self._clock(), self._new_guid())
+
+    def commit(self) -> None:
+        """Make permanent what was written. Raises sqlite3.Error, after which none of it is."""
+        if self.store.commit():
+            self.trouble.over()
+
+    def not_stored(self, error: sqlite3.Error) -> str:
+        """Forget what was written since the last commit, since something of it could not be stored; why, in words."""
+        reason = self.trouble.met(error)
+        try:
+            self.store.roll_back()
+            self._faults = self.store.faults()  # one may have been used up
+        except sqlite3.Error:
+            HUB_LOG.debug("nor could it be rolled back", exc_info=True)
+        return reason
 
     def hub_at(self, host: str) -> str | None:
         """The identity of the linked hub that has this address now."""

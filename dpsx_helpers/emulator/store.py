@@ -13,14 +13,18 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from dpsx_helpers.emulator import wal
 from dpsx_helpers.emulator.commands import Command
 from dpsx_helpers.emulator.faults import Fault
 from dpsx_helpers.emulator.hub import Message
 from dpsx_helpers.emulator.identity import Device
 from dpsx_helpers.emulator.records import CaCertificate, Enrollment, Group, Registration, Status, Substatus
 from dpsx_helpers.emulator.students import Mistakes, Student
+from dpsx_helpers.emulator.trouble import GoneError, identity, why
 from dpsx_helpers.emulator.twin import Twin
 
+DATABASE = "emulator.db"
+_LARGEST_LOG = 1 << 25  # bytes that are looked through at a start after a crash; SQLite keeps a log to 4 MB
 SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -61,22 +65,37 @@ class StoreError(Exception):
 
 
 class Store:
-    """The open database. Used from one thread."""
+    """The open database. Used from one thread.
+
+    `lost` counts how often something was written and then not kept: by whoever rolled it back, or by SQLite.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create `path` (readable by its owner alone). Raises StoreError when it is no database of ours."""
+        self.path = path
+        self.lost = 0
+        self._open = False
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            for beside in filter(Path.exists, (_wal(path), path.with_name(f"{path.name}-shm"))):
+                os.close(os.open(beside, os.O_RDWR))
+            _check(path)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
-            self._prepare(path)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"the emulator's database {path} cannot be used: {error}") from None
+            try:
+                self._prepare(path)
+            except BaseException:
+                self._db.close()
+                raise
+        except OSError as error:
+            raise StoreError(f"{why(Path(error.filename or path), error)}, or use another state directory") from None
+        except sqlite3.Error as error:
+            raise StoreError(f"{why(path, error)}, or use another state directory") from None
+        self._files = {each: identity(each) for each in (path, _wal(path))}
 
     def _prepare(self, path: Path) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         new = version == 0 and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone()
         if version not in (SCHEMA_VERSION, *(later - 1 for later in _ADDED)) and not new:
-            self._db.close()
             raise StoreError(
                 f"{path} is another program's, or was written by another version of the emulator (schema {version}, "
                 f"this one has {SCHEMA_VERSION}): use another state directory, or delete this one"
@@ -89,27 +108,51 @@ class Store:
             self._db.executescript(f"BEGIN; {statements} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
 
     def _write(self, statement: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> int:
-        if not self._db.in_transaction:
+        if not self._open:
             self._db.execute("BEGIN IMMEDIATE")
-        return self._db.execute(statement, values).rowcount
+            self._open = True
+        try:
+            return self._db.execute(statement, values).rowcount
+        except sqlite3.Error:
+            # SQLite may have rolled back already (https://www.sqlite.org/lang_transaction.html), or only this statement
+            self.roll_back()
+            raise
 
-    def commit(self) -> None:
-        """Make everything written so far permanent. Raises sqlite3.Error, after which none of it is."""
-        if self._db.in_transaction:
-            try:
-                self._db.execute("COMMIT")
-            except sqlite3.Error:
-                self.roll_back()
-                raise
+    def commit(self) -> bool:
+        """Make everything written so far permanent; whether there was anything.
+
+        Raises sqlite3.Error, after which none of it is: GoneError where nobody would ever find it.
+        """
+        if not self._open:
+            return False
+        try:
+            if gone := self.gone():
+                raise GoneError(gone)
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            self.roll_back()
+            raise
+        self._open = False
+        return True
 
     def roll_back(self) -> None:
         """Forget what was written since the last commit."""
+        if self._open:
+            self._open = False
+            self.lost += 1
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
+    def gone(self) -> Path | None:
+        """A file that is not the one that was opened: what is written to a deleted file is written for nobody."""
+        return next((path for path, known in self._files.items() if identity(path) != known), None)
+
     def close(self) -> None:
-        self.commit()
-        self._db.close()
+        """Commit where that is possible, and close."""
+        try:
+            self.commit()
+        finally:
+            self._db.close()
 
     # --- the emulator's own facts ---
 
@@ -192,7 +235,7 @@ class Store:
 
     def ca_certificates(self) -> list[CaCertificate]:
         rows = self._db.execute("SELECT der, record FROM ca_certificates ORDER BY name")
-        return [CaCertificate(der=der, **json.loads(record)) for der, record in rows]
+        return [CaCertificate(der=der, **_read(record)) for der, record in rows]
 
     def put_ca_certificate(self, certificate: CaCertificate) -> None:
         record = _fields(certificate)
@@ -223,17 +266,17 @@ class Store:
 
     def device(self, hub: str, device_id: str) -> Device | None:
         row = self._db.execute("SELECT record FROM devices WHERE hub = ? AND id = ?", (hub, device_id)).fetchone()
-        return None if row is None else Device(**json.loads(row[0]))
+        return None if row is None else Device(**_read(row[0]))
 
     def twin(self, hub: str, device_id: str) -> Twin | None:
         row = self._db.execute("SELECT twin FROM devices WHERE hub = ? AND id = ?", (hub, device_id)).fetchone()
-        return None if row is None else Twin.load(json.loads(row[0]))
+        return None if row is None else Twin.load(_read(row[0]))
 
     def devices(self, hub: str, limit: int = -1, offset: int = 0) -> list[tuple[Device, Twin]]:
         rows = self._db.execute(
             "SELECT record, twin FROM devices WHERE hub = ? ORDER BY id LIMIT ? OFFSET ?", (hub, limit, offset)
         )
-        return [(Device(**json.loads(record)), Twin.load(json.loads(twin))) for record, twin in rows]
+        return [(Device(**_read(record)), Twin.load(_read(twin))) for record, twin in rows]
 
     def add_device(self, device: Device, twin: Twin) -> None:
         """Write both, whatever was there."""
@@ -266,7 +309,7 @@ class Store:
         rows = self._db.execute(
             "SELECT number, record, body FROM commands WHERE hub = ? AND device = ? ORDER BY number", (hub, device_id)
         )
-        return [Command(number=number, body=body, **json.loads(record)) for number, record, body in rows]
+        return [Command(number=number, body=body, **_read(record)) for number, record, body in rows]
 
     def put_command(self, command: Command) -> None:
         """Add one (number 0), or change the one with its number."""
@@ -285,7 +328,7 @@ class Store:
     def faults(self) -> list[tuple[int, Fault]]:
         """Number and fault, in the order they were switched on."""
         rows = self._db.execute("SELECT number, record FROM faults ORDER BY number")
-        return [(number, Fault(**json.loads(record))) for number, record in rows]
+        return [(number, Fault(**_read(record))) for number, record in rows]
 
     def put_fault(self, fault: Fault, number: int | None = None) -> None:
         self._write("INSERT OR REPLACE INTO faults VALUES (?, ?)", (number, _dumped(fault)))
@@ -304,11 +347,11 @@ class Store:
 
     def student(self, registration_id: str) -> Student | None:
         row = self._db.execute("SELECT record FROM students WHERE id = ?", (registration_id,)).fetchone()
-        return None if row is None else Student(**json.loads(row[0]))
+        return None if row is None else Student(**_read(row[0]))
 
     def students(self) -> list[Student]:
         rows = self._db.execute("SELECT record FROM students ORDER BY id")
-        return [Student(**json.loads(record)) for (record,) in rows]
+        return [Student(**_read(record)) for (record,) in rows]
 
     def put_student(self, student: Student) -> None:
         self._write("INSERT OR REPLACE INTO students VALUES (?, ?)", (student.registration_id, _dumped(student)))
@@ -318,7 +361,7 @@ class Store:
 
     def mistakes(self, registration_id: str) -> Mistakes | None:
         row = self._db.execute("SELECT record FROM mistakes WHERE id = ?", (registration_id,)).fetchone()
-        return None if row is None else Mistakes(**json.loads(row[0]))
+        return None if row is None else Mistakes(**_read(row[0]))
 
     def put_mistakes(self, registration_id: str, mistakes: Mistakes) -> None:
         self._write("INSERT OR REPLACE INTO mistakes VALUES (?, ?)", (registration_id, _dumped(mistakes)))
@@ -369,28 +412,68 @@ def _dumped(record: Any) -> str:
     return json.dumps(record, default=_fields)
 
 
+def _wal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _check(path: Path) -> None:
+    """Refuse a database that is damaged, and leave its files as they are. 75 MB take a twentieth of a second.
+
+    Whoever opens it to write would let SQLite carry the write-ahead log over, or delete it.
+    """
+    log = _wal(path)
+    if path.stat().st_size == 0:
+        if log.exists() and log.stat().st_size:
+            raise _damaged("it is empty, and its write-ahead log is not")
+        return
+    if log.exists() and log.stat().st_size <= _LARGEST_LOG and wal.is_damaged(log.read_bytes()):
+        raise StoreError(
+            f"the write-ahead log {log} of the emulator's database is damaged: put back a copy, or delete that file, "
+            "and with it the last that was enrolled and sent, or use another state directory"
+        )
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
+        (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise _damaged(" ".join(str(found).split()))
+
+
+def _damaged(what: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(what)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+def _read(record: str) -> Any:
+    try:
+        return json.loads(record)
+    except ValueError:
+        raise _damaged("a record in it is no JSON") from None
+
+
 def _loaded(record: str) -> dict[str, Any]:
     """The fields of an enrollment or group, in which JSON has made a list of a tuple."""
-    fields: dict[str, Any] = json.loads(record)
+    fields: dict[str, Any] = _read(record)
     return fields | {"hubs": tuple(fields["hubs"])}
 
 
 def _registrations(database: sqlite3.Connection, clause: str, values: tuple[Any, ...] = ()) -> Iterator[Registration]:
     query = f"SELECT record FROM registrations {clause}"  # noqa: S608 - clauses are ours
     for (text,) in database.execute(query, values):
-        record = json.loads(text)
+        record = _read(text)
         yield Registration(**record | {"status": Status(record["status"]), "substatus": Substatus(record["substatus"])})
 
 
 def _messages(database: sqlite3.Connection, clause: str, values: tuple[Any, ...]) -> Iterator[Message]:
     query = f"SELECT hub, device, enqueued, properties, system, body FROM messages {clause}"  # noqa: S608 - clauses are ours
     for hub, device, enqueued, properties, system, body in database.execute(query, values):
-        yield Message(hub, device, enqueued, json.loads(properties), json.loads(system), body)
+        yield Message(hub, device, enqueued, _read(properties), _read(system), body)
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     """The database, beside a running emulator or after it. Raises StoreError when it cannot be read."""
+    if path.exists() and not path.stat().st_size:  # where SQLite would delete a write-ahead log beside it
+        raise StoreError(f"the emulator's database {path} cannot be read: it is empty")
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
             yield database
@@ -399,7 +482,12 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def read_fact(path: Path, name: str) -> str | None:
-    """One of the emulator's own facts; None also when there is no database that could be read."""
+    """One of the emulator's own facts; None also when there is no database that could be read.
+
+    Beside one that may not be written to SQLite would leave files that nobody may write to, either.
+    """
+    if not os.access(path, os.W_OK):
+        return None
     try:
         with _reading(path) as database:
             row = database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()

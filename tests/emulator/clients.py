@@ -81,11 +81,13 @@ def register(
 
 
 @contextmanager
-def connected(emulator: RunningEmulator, device: Device, device_id: str | None = None) -> Iterator[IoTHubDeviceClient]:
-    """A device client that is connected to its hub."""
+def connected(
+    emulator: RunningEmulator, device: Device, device_id: str | None = None, **more: Any
+) -> Iterator[IoTHubDeviceClient]:
+    """A device client that is connected to its hub. `more`: arguments of the SDK's own."""
     with trusting(emulator):
         client = IoTHubDeviceClient.create_from_x509_certificate(
-            x509=credentials(device), hostname=emulator.host, device_id=device_id or device.common_name
+            x509=credentials(device), hostname=emulator.host, device_id=device_id or device.common_name, **more
         )
         try:
             client.connect()

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ import pytest
 import wire
 from azure.iot.device.exceptions import ConnectionDroppedError, CredentialError
 from clients import bodies, connected, register, send, service
-from connections import at_dps, hub_user, paho_client, provisioned
+from connections import at_dps, hub_user, on_the_wire, paho_client, provisioned
 from pki import Device, make_device
 from processes import COMMAND, RunningEmulator, free_host, listens, run_command, status, wait_for
 from rest import ask, done
@@ -549,7 +550,9 @@ def test_a_certificate_that_only_openssl_reads_is_refused_in_mqtt_and_not_in_tls
     assert "cannot be read as X.509" in emulator.log()
 
 
-def test_a_fault_of_the_emulator_drops_one_connection_and_is_in_the_log(start: Start, tmp_path: Path) -> None:
+def test_another_program_that_locks_the_database_costs_one_connection_and_is_one_line(
+    start: Start, tmp_path: Path
+) -> None:
     emulator = start()
     device = provisioned(emulator, tmp_path, "unlucky")
     other = sqlite3.connect(emulator.state_dir / "emulator.db", isolation_level=None)
@@ -558,10 +561,37 @@ def test_a_fault_of_the_emulator_drops_one_connection_and_is_in_the_log(start: S
         pass
     other.execute("ROLLBACK")
     other.close()
-    assert "a fault of the emulator itself" in emulator.log()
-    assert "database is locked" in emulator.log()
+    assert emulator.log().count("nothing can be stored: ") == 1
+    assert "cannot be used (database is locked): end the program that holds it" in emulator.log()
     with connected(emulator, device) as client:
         send(client, "all is well")
+    assert "what comes is stored again" in emulator.log()
+
+
+FAULTY = """
+import sys
+from dpsx_helpers.emulator.__main__ import main
+from dpsx_helpers.emulator.hub_peer import HubPeer
+
+HubPeer.subscribe = lambda self, packet: 1 / 0
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_fault_of_the_emulator_drops_one_connection_and_is_in_the_log(tmp_path: Path) -> None:
+    emulator = RunningEmulator(tmp_path / "state", program=[sys.executable, "-c", FAULTY])
+    try:
+        device = provisioned(emulator, tmp_path, "unlucky")
+        with on_the_wire(emulator, device) as wire:
+            wire.say(f"devices/{device.common_name}/messages/events/", "hello", qos=1)
+            wire._client.subscribe("$iothub/twin/res/#")
+            wire.gone.get(timeout=20)
+        assert "a fault of the emulator itself" in emulator.log()
+        assert "ZeroDivisionError" in emulator.log()
+        with connected(emulator, device) as client:
+            send(client, "all is well")
+    finally:
+        emulator.close()
 
 
 def test_a_device_that_does_not_read_costs_little_memory_and_gets_every_answer_in_the_end(

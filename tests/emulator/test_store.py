@@ -347,6 +347,7 @@ def test_what_was_not_committed_is_gone_with_the_process(store: Store, path: Pat
     # What the end of a process does to a connection, without the commit of `close`.
     store._db.close()
     store._db = sqlite3.connect(path, isolation_level=None)
+    store.roll_back()
     assert store.device("hub-1", "Dev-1") == DEVICE
     assert list(read_messages(path)) == []
 
