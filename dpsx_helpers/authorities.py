@@ -155,8 +155,16 @@ def broken_chains(authority: Authority, pass_phrase: str, folder: Path) -> list[
         if not all(file.exists() for file in files):
             broken = _broken(authority, pass_phrase)
             random.SystemRandom().shuffle(broken)
-            for file, chain in zip(files, broken, strict=True):
-                file.write_text("".join(chain), encoding="ascii")
+            try:
+                for file, chain in zip(files, broken, strict=True):
+                    file.write_text("".join(chain), encoding="ascii")
+            except OSError as error:
+                for file in files:
+                    file.unlink(missing_ok=True)
+                raise CertificateError(
+                    f"The chains cannot be written to {shown(folder)} ({error.strerror}): use a folder you may write "
+                    "to, with space left on its disk."
+                ) from None
     return files
 
 

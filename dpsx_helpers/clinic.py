@@ -153,9 +153,7 @@ def patient(target: Target) -> dict[str, str]:
 
 def folder(name: str) -> Path:
     """A folder of this name in the notebook's own, made when it is not there."""
-    place = tutorial.own_folder(8) / name
-    place.mkdir(exist_ok=True)
-    return place
+    return tutorial.made_folder(tutorial.own_folder(8) / name)
 
 
 def enroll(target: Target, pair: "Pair | authorities.Authority") -> None:

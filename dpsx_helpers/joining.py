@@ -11,6 +11,8 @@ import os
 import re
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -206,8 +208,9 @@ def keep(work: Path, join: Join) -> None:
     """Keep it for the notebooks of this work folder, readable by its owner alone."""
     from dpsx_helpers.emulator.tls import write_private
 
-    folder(work).mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(_kept(work), join.as_file().encode())
+    with _writing(work):
+        folder(work).mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(_kept(work), join.as_file().encode())
 
 
 def trust(work: Path, join: Join) -> tuple[Path, Path]:
@@ -220,13 +223,25 @@ def trust(work: Path, join: Join) -> tuple[Path, Path]:
     from dpsx_helpers.emulator import tls
 
     files = tls.Files(folder(work))
-    if not (files.bundle.exists() and files.ca.exists() and files.ca.read_text(encoding="ascii") == join.ca):
-        files.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tls.write_private(files.ca, join.ca.encode())
-        given = [os.environ.get(name, "") for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
-        others = [path for path in given if path and not Path(path).is_relative_to(work)]
-        tls.write_bundle(files, list(dict.fromkeys(others)), where())
+    with _writing(work):
+        if not (files.bundle.exists() and files.ca.exists() and files.ca.read_text(encoding="ascii") == join.ca):
+            files.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            tls.write_private(files.ca, join.ca.encode())
+            given = [os.environ.get(name, "") for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
+            others = [path for path in given if path and not Path(path).is_relative_to(work)]
+            tls.write_bundle(files, list(dict.fromkeys(others)), where())
     return files.bundle, files.ca
+
+
+@contextmanager
+def _writing(work: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise JoinError(
+            f"What a class takes cannot be kept in {shown(folder(work))} ({error.strerror}): see to it that you may "
+            "write to that folder and that its disk has space, and try again."
+        ) from None
 
 
 def forget(work: Path) -> bool:

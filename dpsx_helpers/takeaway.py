@@ -2,10 +2,13 @@
 
 import os
 import re
+import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 from dpsx_helpers import given_files, tutorial
@@ -37,7 +40,7 @@ def pack() -> Packed:
     archive = work / ARCHIVE
     taken, left = [], []
     try:
-        with zipfile.ZipFile(_private(archive), "w", zipfile.ZIP_DEFLATED) as packed:
+        with _replaced(archive) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
             for path in _files(work):
                 name = path.relative_to(work).as_posix()
                 if reason := _add(packed, path, name):
@@ -67,11 +70,17 @@ def shown(packed: Packed) -> View:
     return stacked(said, way, listed)
 
 
-def _private(archive: Path) -> Path:
-    """An empty file that only its owner may read."""
-    archive.unlink(missing_ok=True)
-    archive.touch(mode=0o600)
-    return archive
+@contextmanager
+def _replaced(archive: Path) -> Iterator[IO[bytes]]:
+    """A file that only its owner may read, which takes the place of the archive when it is whole."""
+    handle, name = tempfile.mkstemp(dir=archive.parent, prefix=f".{archive.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.replace(name, archive)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def _files(work: Path) -> Iterator[Path]:

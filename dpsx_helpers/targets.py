@@ -118,7 +118,14 @@ class Target:
             raise tutorial.NotReadable(
                 "Azure shows no log of this conversation: its side is Azure Monitor, in the portal."
             )
-        return self.emulator.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+        file = self.emulator.log_file
+        try:
+            return file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            raise Stop(
+                f"The emulator's log {file} cannot be read ({error.strerror}): run the first cell of this notebook, "
+                "which starts the emulator, and run this cell again."
+            ) from None
 
 
 def current() -> Target:

@@ -124,9 +124,13 @@ def place_of(notebook: int) -> Path:
 
 def own_folder(notebook: int) -> Path:
     """The folder in the work folder (created when missing) for what one of the notebooks 06 to 10 makes."""
-    folder = place_of(notebook)
+    return made_folder(place_of(notebook))
+
+
+def made_folder(folder: Path) -> Path:
+    """That folder, created when missing, with those above it. Stop when it cannot be."""
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Stop(
             f"The folder {shown(folder)} cannot be made ({error.strerror}): move away what is there, or set "

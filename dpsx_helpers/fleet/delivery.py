@@ -55,8 +55,7 @@ def make(count: int, *, first: int = 1) -> list[Device]:
     pass_phrase, folder = tutorial.pass_phrase(new_key=True), _folder()
 
     def device(name: str) -> Device:
-        home = folder / name
-        home.mkdir(parents=True, exist_ok=True)
+        home = tutorial.made_folder(folder / name)
         pair = certificates.create(name, pass_phrase, home, key_type="ec-p256", existing="reuse")
         return Device(name, str(pair.certificate_file), str(pair.key_file))
 
