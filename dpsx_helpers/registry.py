@@ -140,6 +140,10 @@ def _request(target: Target, method: str, path: str, headers: dict[str, str] | N
             f"Your hub refused the request ({answer.status_code}): the connection string is not one of today's, or the "
             "account that is signed in lacks the role IoT Hub Data Contributor; mend that and run this cell again."
         )
+    # The emulator's reason, for which its log may have had no room.
+    reason = answer.text.partition(";")[2].partition('"')[0] if answer.status_code == 500 and target.is_emulator else ""
+    if reason:
+        raise Stop(f"The hub answered 500 ({reason}): mend that and run this cell again.")
     if not answer.ok:
         raise Stop(
             f"The hub answered {answer.status_code} ({answer.reason}) to {method} {path}: look at "

@@ -72,7 +72,19 @@ def test_on_a_full_disk_each_cell_says_so_and_the_old_files_are_whole(small: Dis
     upload = tmp_path / "upload.pem"
     upload.write_bytes((work / certificates.CERTIFICATE_FILE).read_bytes())
     (work / "notes.txt").write_bytes(bytes(range(256)) * 100)
+    running = targets.current()
+    enrollments.save(running, tutorial.certificate_file())
+    thumbprints = {"primaryThumbprint": "A" * 40, "secondaryThumbprint": None}
+    known = {"deviceId": NAME, "authentication": {"type": "selfSigned", "x509Thumbprint": thumbprints}}
+    assert registry.request(running, "PUT", f"/devices/{NAME}", json=known).ok
     small.fill()
+    for act in (
+        lambda: enrollments.delete(running, NAME),
+        lambda: registry.set_status(running, NAME, "disabled"),
+    ):
+        assert f"the disk with {work / 'emulator'} is full: make room there" in sentence(act)
+    assert running.emulator is not None
+    running.emulator.stop()
     before = everything(work)
     cells: dict[str, Callable[[], Any]] = {
         "what is remembered": lambda: tutorial.remember(device="new"),

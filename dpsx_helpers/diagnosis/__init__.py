@@ -4,6 +4,7 @@ The device SDK hides the reason below general exceptions ("Unexpected failure"),
 log. `explain()` reads both; the files on disk, the environment and (on the emulator) the other side say the rest.
 """
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -196,10 +197,21 @@ def _service_sentence(service: str, error: Exception) -> str:
         return (
             f"The entry was changed by someone else in the meantime ({status}): read it again and run this cell again."
         )
+    if status == 500 and (reason := _told(error)):  # which the log may have had no room for
+        return f"The {service} answered {status} ({reason}): mend that and run this cell again."
     return (
         f"The {service} answered {status}: look at the last lines of views.log(target), mend what they say and run "
         "this cell again."
     )
+
+
+def _told(error: Exception) -> str:
+    """What the emulator's DPS says of a fault of its own, as half a sentence; empty when it does not."""
+    try:
+        message = json.loads(error.response.text())["message"]  # type: ignore[attr-defined]
+    except (AttributeError, ValueError, KeyError, TypeError):
+        return ""
+    return str(message)[:300].rstrip(".")
 
 
 def _of_azure(service: str, error: Exception, status: int | None) -> str | None:

@@ -236,7 +236,10 @@ class Handler(RequestHandler):
         """Why goes to the log, but not with every request."""
         reason = self.services.not_stored(error)
         refused = Refused(self._row(refusals.DPS_NOT_STORED, refusals.HUB_NOT_STORED), why=reason)
-        self._answer(self._document_of(refused), refused.refusal.status)
+        document = self._document_of(refused)
+        if "errorCode" in document:  # that of DPS, which has no place of its own for a reason
+            document["message"] = f"{refused.refusal.text.rstrip('.')}: {reason}."
+        self._answer(document, refused.refusal.status)
 
     def _document_of(self, refused: Refused) -> dict[str, Any]:
         """The error document, in the form of the service that was asked. Its code goes into a header, too."""

@@ -90,7 +90,7 @@ class Store:
             raise StoreError(f"{why(Path(error.filename or path), error)}, or use another state directory") from None
         except sqlite3.Error as error:
             raise StoreError(f"{why(path, error)}, or use another state directory") from None
-        self._files = {each: identity(each) for each in (path, _wal(path))}
+        self._files = [(str(each), identity(each)) for each in (path, _wal(path))]
 
     def _prepare(self, path: Path) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -143,9 +143,12 @@ class Store:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
-    def gone(self) -> Path | None:
+    def gone(self) -> str | None:
         """A file that is not the one that was opened: what is written to a deleted file is written for nobody."""
-        return next((path for path, known in self._files.items() if identity(path) != known), None)
+        for path, known in self._files:
+            if identity(path) != known:
+                return path
+        return None
 
     def close(self) -> None:
         """Commit where that is possible, and close."""
