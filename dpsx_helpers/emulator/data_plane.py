@@ -38,10 +38,14 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What the emulator's own requests do."""
+    """What requests do to the emulator itself.
+
+    `busy` is told when one that was let in is being worked on, and when it is answered.
+    """
 
     stop: Callable[[], None]
     active: Callable[[], None]
+    busy: Callable[[RequestHandler, bool], None] = lambda handler, working: None
 
 
 class Handler(RequestHandler):
@@ -82,6 +86,7 @@ class Handler(RequestHandler):
             LOG.info("%s < %s %s%s", self.label, self.request.method, self.request.path[:200], body)
         self.control.active()
         self.authorize()
+        self.control.busy(self, True)
 
     def by_owner(self) -> bool:
         """Whether the emulator's own token came, which only its owner can read."""
@@ -210,6 +215,7 @@ class Handler(RequestHandler):
             super().send_error(status_code, **kwargs)
 
     def on_finish(self) -> None:
+        self.control.busy(self, False)
         if self.logged and self.get_status() < 400:  # why it was refused has been said
             LOG.info("%s > %d", self.label, self.get_status())
 

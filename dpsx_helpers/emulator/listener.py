@@ -6,6 +6,7 @@ What devices send in one turn of the event loop is stored in one commit; the ans
 import asyncio
 import contextlib
 import logging
+import socket
 import sqlite3
 from collections.abc import Callable
 from itertools import count
@@ -13,6 +14,9 @@ from itertools import count
 from OpenSSL import SSL
 
 from dpsx_helpers.emulator import refusals
+from dpsx_helpers.emulator.doors import Crowd, Door
+from dpsx_helpers.emulator.options import CONNECT_WITHIN
+from dpsx_helpers.emulator.places import MOST_DEVICES, Places
 from dpsx_helpers.emulator.refusals import Refused
 from dpsx_helpers.emulator.services import Services
 from dpsx_helpers.emulator.sessions import Conversation
@@ -20,25 +24,47 @@ from dpsx_helpers.emulator.tls import Channel
 from dpsx_helpers.emulator.websocket import WebSocket
 
 LOG = logging.getLogger("dpsx_helpers.emulator.tls")
-CONNECT_WITHIN = 60.0  # seconds for handshake and CONNECT
 # https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub#default-keep-alive-timeout
 MAX_SILENCE = 1767.0  # seconds, the most that a hub waits
 LINGER = 1.0  # seconds to go on reading after our end of a connection is closed
 
 
 class Listener:
-    """Everything that the connections share."""
+    """Everything that the connections share.
 
-    def __init__(self, services: Services, context: SSL.Context, active: Callable[[], None]) -> None:
+    There are `most` of them. One that has not come to its CONNECT makes room for others, the oldest first.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        context: SSL.Context,
+        active: Callable[[], None],
+        *,
+        connect_within: float = CONNECT_WITHIN,
+        most: int = MOST_DEVICES,
+    ) -> None:
         self.services = services
         self.context = context
         self.active = active
+        self.connect_within = connect_within
+        self.places: Places[DeviceProtocol] = Places(most, lambda connection: connection.abort())
+        self._crowd = Crowd(self.places, MOST_DEVICES, "devices", "had not come to their CONNECT")
         self.labels = (f"c{number}" for number in count(1))
         self.open: set[DeviceProtocol] = set()
         self._empty = asyncio.Event()
         self._changed: dict[DeviceProtocol, None] = {}
         self._scheduled = False
         self._lost = services.store.lost
+
+    def door(self, sock: socket.socket, *, websocket: bool = False) -> Door:
+        """The door for who connects there, for MQTT itself or inside a WebSocket."""
+
+        async def admit(device: socket.socket) -> None:
+            made = DeviceProtocol(self, WebSocket() if websocket else None)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: made, device)
+
+        return Door(sock, self._crowd, admit)
 
     def changed(self, connection: "DeviceProtocol") -> None:
         """Have what the connection wants to say sent after the commit at the end of this turn."""
@@ -53,6 +79,7 @@ class Listener:
 
     def forget(self, connection: "DeviceProtocol") -> None:
         self.open.discard(connection)
+        self.places.leave(connection)
         if not self.open:
             self._empty.set()
 
@@ -104,8 +131,9 @@ class DeviceProtocol(asyncio.Protocol):
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._began = self._heard = self._loop.time()
-        self._timer = self._loop.call_later(CONNECT_WITHIN, self._check_silence)
+        self._timer = self._loop.call_later(self._listener.connect_within, self._check_silence)
         self._listener.open.add(self)
+        self._listener.places.enter(self)
         self._listener.active()
 
     def data_received(self, data: bytes) -> None:
@@ -132,6 +160,7 @@ class DeviceProtocol(asyncio.Protocol):
             if not self._taken(plaintext):
                 return
             if self._conversation.connected and not connected:  # from now on its keep-alive counts
+                self._listener.places.settle(self)
                 self._timer.cancel()
                 self._check_silence()
         self._mind_the_pace()
@@ -253,15 +282,16 @@ class DeviceProtocol(asyncio.Protocol):
             self._transport.write(data)
 
     def _check_silence(self) -> None:
-        """A device must speak within one and a half times its keep-alive, a stranger within a minute."""
+        """A device must speak within one and a half times its keep-alive, a stranger come to its CONNECT in time."""
         conversation, keep_alive = self._conversation, self._conversation.keep_alive
         if conversation.connected:
             allowed = min(keep_alive * 1.5, MAX_SILENCE) if keep_alive else MAX_SILENCE
             left = self._heard + allowed - self._loop.time()
             refused = Refused(refusals.SILENT, device=conversation.name, seconds=round(allowed))
         else:
-            left = self._began + CONNECT_WITHIN - self._loop.time()
-            refused = Refused(refusals.NO_CONNECT, seconds=round(CONNECT_WITHIN))
+            allowed = self._listener.connect_within
+            left = self._began + allowed - self._loop.time()
+            refused = Refused(refusals.NO_CONNECT, seconds=round(allowed))
         if left <= 0:
             self._guarded(lambda: conversation.refuse(refused))
         else:

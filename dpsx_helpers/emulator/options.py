@@ -6,6 +6,8 @@ from pathlib import Path
 from dpsx_helpers.emulator import dps, refusals
 from dpsx_helpers.emulator.refusals import Refusal
 
+CONNECT_WITHIN = 60.0  # seconds
+
 
 class StartError(Exception):
     """The emulator cannot start. One sentence: what is wrong, where, what to do."""
@@ -17,6 +19,19 @@ class TakenMeanwhileError(StartError):
 
 class EndedError(StartError):
     """The emulator has had to end: what it keeps is damaged, or not there any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds that a client may take, however slowly it speaks; who is not done by then is closed.
+
+    A device for its TLS handshake and its CONNECT (`connect`). A client of the service side for its handshake, silence
+    between two requests and the head of one (`head`), and for its body (`body`).
+    """
+
+    connect: float = CONNECT_WITHIN
+    head: float = 120.0
+    body: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +57,4 @@ class Options:
     idle_hours: float = 0.0
     allow_network: bool = False
     started_by: str = "run"
+    deadlines: Deadlines = field(default_factory=Deadlines)

@@ -112,6 +112,10 @@ ROWS: tuple[Row, ...] = (
         "a silent connection is closed; before CONNECT after 60 s", DOCUMENTED,
         "emulator/test_server.py::test_a_silent_device_is_closed_after_one_and_a_half_keep_alives",
         ("silent", "no-connect")),
+    Row("connections at once", "a hub has a million devices; new connections are throttled by its tier", _HUB_LIMITS,
+        SIMPLIFIED, "9,500 for devices and 500 for clients of the service side, or as many as the process may have "
+        "descriptors; who has not come to CONNECT, or has no request under way, makes room for others", DOCUMENTED,
+        "emulator/test_rude_clients.py::test_with_256_descriptors_who_is_there_stays_and_others_are_turned_away"),
     Row("violations at DPS: protocol, topics, QoS 2, size", "the connection is closed without a word", _DPS_MQTT, SAME,
         "an unexpected disconnection; the reason is in the emulator's log", OPEN,
         "emulator/test_sessions.py::test_a_violation_at_dps_closes_without_a_word_and_is_explained",

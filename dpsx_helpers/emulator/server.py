@@ -9,7 +9,6 @@ import secrets
 import signal
 import socket
 import sqlite3
-import ssl
 import sys
 from base64 import b64encode
 from collections.abc import Iterator
@@ -21,23 +20,20 @@ from typing import TextIO
 
 import certifi
 from filelock import FileLock, Timeout
-from tornado.httpserver import HTTPServer
+from tornado.web import Application
 
-from dpsx_helpers.emulator import dps, running, service_api, tls, trouble
+from dpsx_helpers.emulator import doors, dps, https, places, running, service_api, tls, trouble
 from dpsx_helpers.emulator.addresses import Bound, bind
 from dpsx_helpers.emulator.data_plane import Access, Control
 from dpsx_helpers.emulator.limits import Limits
-from dpsx_helpers.emulator.listener import DeviceProtocol, Listener
+from dpsx_helpers.emulator.listener import Listener
 from dpsx_helpers.emulator.options import EndedError, Options, StartError, TakenMeanwhileError
 from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.emulator.services import Services
 from dpsx_helpers.emulator.store import DATABASE, Store, StoreError, read_fact
-from dpsx_helpers.emulator.websocket import WebSocket
 
 LOG = logging.getLogger("dpsx_helpers.emulator")
 _FAULTS = ("asyncio", "tornado.application", "tornado.general")  # loggers that tell of faults of our own
-_HEAD_WITHIN, _BODY_WITHIN = 120.0, 60.0  # seconds for TLS, idleness and the head of a request; for its body
-_BACKLOG = 1024
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _LOOK_EVERY = 2.0  # seconds: whether the state directory is still there
 
@@ -292,19 +288,29 @@ class _Emulator:
         loop = asyncio.get_running_loop()
         self._catch_signals(loop)
         self._active()
-        listener = Listener(self._services, tls.server_context(self._files), self._active)
-        doors = [(bound.mqtt, lambda: DeviceProtocol(listener))]
-        if bound.ws:
-            doors.append((bound.ws, lambda: DeviceProtocol(listener, WebSocket())))
+        most_devices, most_clients = places.share(doors.descriptors())
+        listener = Listener(
+            self._services,
+            tls.server_context(self._files),
+            self._active,
+            connect_within=self._options.deadlines.connect,
+            most=most_devices,
+        )
+        clients = https.Clients(most_clients)
+        service = https.server_of(self._application(clients), self._options.deadlines)
         try:
             for sock in bound.sockets:
-                sock.listen(_BACKLOG)
+                sock.listen(doors.BACKLOG)
                 self._allow_a_restart(sock)
-            devices = [await loop.create_server(made, sock=sock, backlog=_BACKLOG) for sock, made in doors]
         except OSError as error:  # somebody listened between our bind and now
             host, why = self._facts.host, error.strerror
             raise TakenMeanwhileError(f"A port on {host} was taken just now ({why}): try again.") from None
-        service = self._https(bound.https)
+        entrances = [listener.door(bound.mqtt)]
+        if bound.ws:
+            entrances.append(listener.door(bound.ws, websocket=True))
+        entrances.append(clients.door(bound.https, service, https.server_context(self._files)))
+        for door in entrances:
+            door.open()
         if self._options.hubs == 2 and self._facts.host != "127.0.0.1":
             LOG.warning(
                 "= the hub localhost leads to 127.0.0.1 and not to %s: listen there to use it", self._facts.host
@@ -329,9 +335,8 @@ class _Emulator:
         # Who looks for an emulator from now on is not led to this one.
         running.remove(self._options.state_dir, self._facts)
         LOG.info("= stopping")
-        for server in devices:
-            server.close()
-        service.stop()
+        for door in entrances:
+            await door.close()
         await service.close_all_connections()
         await listener.close()
         if self._gave_up:
@@ -365,27 +370,19 @@ class _Emulator:
         if os.name == "posix":
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
 
-    def _https(self, sock: socket.socket) -> HTTPServer:
+    def _application(self, clients: https.Clients) -> Application:
         facts = self._facts
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self._files.server, self._files.server_key)
         hosts = (facts.host, "localhost")
         names = frozenset(
             name.lower() for host in hosts for name in (host, f"{host}:{facts.https_port}", facts.endpoint)
         )
         access = Access(names, {"provisioningserviceowner": facts.dps_key}, {"iothubowner": facts.hub_key}, facts.token)
-        control = Control(stop=self._stop.set, active=self._active)
-        server = HTTPServer(
-            service_api.application(self._services, access, control),
-            ssl_options=context,
-            max_body_size=1 << 20,
-            idle_connection_timeout=_HEAD_WITHIN,
-            body_timeout=_BODY_WITHIN,
+        control = Control(
+            stop=self._stop.set,
+            active=self._active,
+            busy=clients.busy,
         )
-        sock.setblocking(False)
-        server.add_socket(sock)
-        return server
+        return service_api.application(self._services, access, control)
 
     def _catch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in _ENDING:

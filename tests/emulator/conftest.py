@@ -1,11 +1,11 @@
 """Emulators for the tests in this folder, all ended with the test."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from processes import RunningEmulator
+from processes import COMMAND, RunningEmulator
 from wire import Desk
 
 
@@ -14,8 +14,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., RunningEmulator]]:
     """Start an emulator in `tmp_path/state` (or the directory named) with more arguments for `run`."""
     started: list[RunningEmulator] = []
 
-    def start_one(*arguments: str, host: str | None = None, state_dir: Path | None = None) -> RunningEmulator:
-        emulator = RunningEmulator(state_dir or tmp_path / "state", host, *arguments)
+    def start_one(
+        *arguments: str, host: str | None = None, state_dir: Path | None = None, program: Sequence[str] = COMMAND
+    ) -> RunningEmulator:
+        emulator = RunningEmulator(state_dir or tmp_path / "state", host, *arguments, program=program)
         started.append(emulator)
         return emulator
 

@@ -139,6 +139,32 @@ def on_the_wire(emulator: RunningEmulator, device: Device, hub: str | None = Non
         wire.close()
 
 
+class Sender:
+    """A plain MQTT client that keeps sending numbered messages and remembers which were acknowledged."""
+
+    def __init__(self, emulator: RunningEmulator, device: Device) -> None:
+        self.acknowledged: set[str] = set()
+        self._sent: dict[int, str] = {}
+        self._client = paho_client(emulator, device, hub_user(emulator, device))
+        self._client.on_publish = self._on_publish
+        self._client.connect(emulator.host, 8883)
+        self._topic = f"devices/{device.common_name}/messages/events/"
+
+    def _on_publish(self, client: object, userdata: object, number: int) -> None:
+        self.acknowledged.add(self._sent[number])
+
+    def send_until(self, gone: Callable[[], bool], at_once: int = 20) -> None:
+        count = 0
+        while not gone():
+            for _ in range(at_once):
+                body = f"message {count}"
+                number = self._client.publish(self._topic, body, qos=1).mid
+                self._sent[number] = body
+                count += 1
+            if self._client.loop(timeout=0.01) != paho.MQTT_ERR_SUCCESS:
+                break
+
+
 Answer = tuple[int, int | None, dict[str, Any]]  # status, retry-after, document
 
 

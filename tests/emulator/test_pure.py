@@ -12,8 +12,8 @@ from dpsx_helpers.emulator.stamps import Stamp
 
 PURE = (
     "attestation", "commands", "documents", "dps", "enrollment", "faults", "group", "hub", "identity", "limits",
-    "methods", "mqtt", "query", "records", "refusals", "sas", "scope", "stamps", "students", "topics", "twin",
-    "wal", "websocket",
+    "methods", "mqtt", "places", "query", "records", "refusals", "sas", "scope", "stamps", "students", "topics",
+    "twin", "wal", "websocket",
 )  # fmt: skip
 FORBIDDEN_MODULES = {
     "asyncio", "concurrent", "multiprocessing", "OpenSSL", "os", "pathlib", "random", "requests", "secrets", "select",

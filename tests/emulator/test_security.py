@@ -34,10 +34,10 @@ from wire import Desk
 
 from dpsx_helpers import authorities, certificates, joining, takeaway, tutorial
 from dpsx_helpers.certificate_files import CertificateError
-from dpsx_helpers.emulator import EmulatorError, control_api, dps_api, hub_api, sas, server, service_api, tls
+from dpsx_helpers.emulator import EmulatorError, control_api, dps, dps_api, https, hub_api, sas, service_api, tls
 from dpsx_helpers.emulator.data_plane import Access, Control
-from dpsx_helpers.emulator.options import Options
-from dpsx_helpers.emulator.running import Running
+from dpsx_helpers.emulator.options import Deadlines
+from dpsx_helpers.emulator.services import Services
 from dpsx_helpers.emulator.store import Store
 from dpsx_helpers.emulator.students import Student
 from dpsx_helpers.forms import uploads
@@ -235,22 +235,24 @@ def test_the_largest_body_is_answered_on_every_path(emulator: RunningEmulator, k
 
 
 @pytest.mark.parametrize("begun", ["tcp", "tls", "head", "body"])
-def test_a_request_that_never_ends_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: str) -> None:
+def test_a_request_that_never_ends_is_closed(tmp_path: Path, begun: str) -> None:
     """Half a second instead of a minute or two, for who says nothing in TLS and for who drips a request."""
-    monkeypatch.setattr(server, "_HEAD_WITHIN", 0.5)
-    monkeypatch.setattr(server, "_BODY_WITHIN", 0.5)
-    files, options = tls.Files(tmp_path), Options(tmp_path)
+    files = tls.Files(tmp_path)
     tls.prepare(files, "127.0.0.1", datetime.now(UTC))
-    facts = Running("0ne00111111", "127.0.0.1", 8883, 8443, None, {}, 1, "pytest", KEYS["dps"], KEYS["hub"], "t0ken")
     start = b"PUT /devices/x?api-version=2021-04-12 HTTP/1.1\r\n"
     if begun == "body":
         start += b"Host: 127.0.0.1\r\nAuthorization: Bearer t0ken\r\nContent-Length: 1000\r\n\r\n"
 
     async def drip(store: Store) -> float:
-        door = socket.create_server(("127.0.0.1", 0))
-        service = server._Emulator(options, facts, files, store)._https(door)
+        sock, clients = socket.create_server(("127.0.0.1", 0)), https.Clients()
+        services = Services(store, dps.Service("0ne00111111", {}))
+        access = Access(frozenset({"127.0.0.1"}), {}, {}, "t0ken")
+        application = service_api.application(services, access, Control(lambda: None, lambda: None, clients.busy))
+        service = https.server_of(application, Deadlines(head=0.5, body=0.5))
+        door = clients.door(sock, service, https.server_context(files))
+        door.open()
         context = None if begun == "tcp" else ssl.create_default_context(cafile=str(files.ca))
-        reader, writer = await asyncio.open_connection(*door.getsockname(), ssl=context)
+        reader, writer = await asyncio.open_connection(*sock.getsockname(), ssl=context)
         began, loop = asyncio.get_running_loop().time(), asyncio.get_running_loop()
         for byte in start if begun in ("head", "body") else b"":
             writer.write(bytes([byte]))
@@ -259,7 +261,7 @@ def test_a_request_that_never_ends_is_closed(tmp_path: Path, monkeypatch: pytest
                 writer.write(b"x")
             await asyncio.sleep(0.05)
         writer.close()
-        service.stop()
+        await door.close()
         return loop.time() - began
 
     with closing(Store(tmp_path / "emulator.db")) as store:

@@ -20,18 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import certifi
-import paho.mqtt.client as paho
 import psutil
 import pytest
 import wire
 from azure.iot.device.exceptions import ConnectionDroppedError, CredentialError
 from clients import bodies, connected, register, send, service
-from connections import at_dps, hub_user, on_the_wire, paho_client, provisioned
-from pki import Device, make_device
+from connections import Sender, at_dps, hub_user, on_the_wire, paho_client, provisioned
+from pki import make_device
 from processes import COMMAND, RunningEmulator, free_host, listens, run_command, status, wait_for
 from rest import ask, done
 
-from dpsx_helpers.emulator import Emulator, EmulatorError, addresses, dps, listener, running, server, tls
+from dpsx_helpers.emulator import Emulator, EmulatorError, addresses, doors, dps, listener, running, server, tls
 from dpsx_helpers.emulator.options import Options
 from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.emulator.services import Services
@@ -396,32 +395,6 @@ def test_starting_again_takes_the_address_of_before_where_devices_look_for_it(tm
 # --- what survives ----------------------------------------------------------------------------------------------------
 
 
-class Sender:
-    """A plain MQTT client that keeps sending numbered messages and remembers which were acknowledged."""
-
-    def __init__(self, emulator: RunningEmulator, device: Device) -> None:
-        self.acknowledged: set[str] = set()
-        self._sent: dict[int, str] = {}
-        self._client = paho_client(emulator, device, hub_user(emulator, device))
-        self._client.on_publish = self._on_publish
-        self._client.connect(emulator.host, 8883)
-        self._topic = f"devices/{device.common_name}/messages/events/"
-
-    def _on_publish(self, client: object, userdata: object, number: int) -> None:
-        self.acknowledged.add(self._sent[number])
-
-    def send_until(self, gone: Callable[[], bool]) -> None:
-        count = 0
-        while not gone():
-            for _ in range(20):
-                body = f"message {count}"
-                number = self._client.publish(self._topic, body, qos=1).mid
-                self._sent[number] = body
-                count += 1
-            if self._client.loop(timeout=0.01) != paho.MQTT_ERR_SUCCESS:
-                break
-
-
 def test_a_restart_at_once_gets_the_same_ports_though_connections_linger(start: Start, tmp_path: Path) -> None:
     first = start()
     device = provisioned(first, tmp_path, "lingering")
@@ -443,15 +416,15 @@ def test_the_first_at_the_door_do_not_keep_the_port_from_the_next_start(
     bound, store = addresses.bind(options), Store(tmp_path / "emulator.db")
     tls.prepare(files, bound.host, datetime.now(UTC))
     emulator = server._Emulator(options, server._facts(store, options, bound), files, store)
-    create_server, at_the_door = asyncio.BaseEventLoop.create_server, []
+    door_of, at_the_door = listener.Listener.door, []
 
-    async def come_at_once(*arguments: Any, **options: Any) -> asyncio.Server:
-        made = await create_server(*arguments, **options)
-        at_the_door.append(socket.create_connection(options["sock"].getsockname()))
+    def come_at_once(devices: listener.Listener, sock: socket.socket, **more: Any) -> doors.Door:
+        made = door_of(devices, sock, **more)
+        at_the_door.append(socket.create_connection(sock.getsockname()))
         asyncio.get_running_loop().call_later(0.1, emulator._stop.set)
         return made
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "create_server", come_at_once)
+    monkeypatch.setattr(listener.Listener, "door", come_at_once)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         asyncio.run(emulator.run(bound))
@@ -669,10 +642,9 @@ def test_the_log_stays_private_when_it_begins_anew(tmp_path: Path) -> None:
 
 
 def test_a_client_that_never_comes_to_its_connect_is_closed_however_it_drips(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Half a second instead of a minute; a byte every tenth of it."""
-    monkeypatch.setattr(listener, "CONNECT_WITHIN", 0.5)
     caplog.set_level("INFO")
     files = tls.Files(tmp_path)
     tls.prepare(files, "127.0.0.1", datetime.now(UTC))
@@ -680,11 +652,12 @@ def test_a_client_that_never_comes_to_its_connect_is_closed_however_it_drips(
     services = Services(store, dps.Service("0ne00111111", {}))
 
     async def drip() -> float:
-        doors = listener.Listener(services, tls.server_context(files), lambda: None)
-        loop = asyncio.get_running_loop()
-        door = await loop.create_server(lambda: listener.DeviceProtocol(doors), "127.0.0.1", 0)
+        devices = listener.Listener(services, tls.server_context(files), lambda: None, connect_within=0.5)
+        loop, sock = asyncio.get_running_loop(), socket.create_server(("127.0.0.1", 0))
+        door = devices.door(sock)
+        door.open()
         context = ssl.create_default_context(cafile=str(files.ca))
-        reader, writer = await asyncio.open_connection(*door.sockets[0].getsockname(), ssl=context)
+        reader, writer = await asyncio.open_connection(*sock.getsockname(), ssl=context)
         began = loop.time()
         for byte in b"\x10\x40\x00\x04MQTT\x04" + bytes(60):
             if reader.at_eof():
@@ -692,8 +665,8 @@ def test_a_client_that_never_comes_to_its_connect_is_closed_however_it_drips(
             writer.write(bytes([byte]))
             await asyncio.sleep(0.05)
         writer.close()
-        door.close()
-        await doors.close()
+        await door.close()
+        await devices.close()
         return loop.time() - began
 
     assert 0.4 < asyncio.run(drip()) < 2.5
