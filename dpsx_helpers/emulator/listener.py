@@ -26,6 +26,10 @@ from dpsx_helpers.emulator.websocket import WebSocket
 LOG = logging.getLogger("dpsx_helpers.emulator.tls")
 # https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub#default-keep-alive-timeout
 MAX_SILENCE = 1767.0  # seconds, the most that a hub waits
+# Bytes that may wait for a device to read them: more than its own answers and the 50 messages of 64 KB in its queue.
+# Property changes and method calls come on top, as many as the service side makes.
+MOST_UNREAD = 6 << 20
+AT_ONCE = 32 << 10  # bytes of one connection before the others have their turn: 16,000 of the shortest packets
 LINGER = 1.0  # seconds to go on reading after our end of a connection is closed
 
 
@@ -129,6 +133,7 @@ class DeviceProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        transport.max_size = AT_ONCE  # type: ignore[attr-defined]  # of asyncio on POSIX; on Windows it is 64 KiB
         self._loop = asyncio.get_running_loop()
         self._began = self._heard = self._loop.time()
         self._timer = self._loop.call_later(self._listener.connect_within, self._check_silence)
@@ -139,7 +144,6 @@ class DeviceProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._finished:
             return
-        self._heard = self._loop.time()
         handshaken = self._channel.handshaken
         try:
             plaintext = self._channel.receive(data)
@@ -164,8 +168,7 @@ class DeviceProtocol(asyncio.Protocol):
                 self._timer.cancel()
                 self._check_silence()
         self._mind_the_pace()
-        if self._channel.closed or (self._websocket and self._websocket.closed):
-            self._conversation.close()
+        self._mind_the_end()
 
     def _mind_the_pace(self) -> None:
         """Who does not read its answers is not read from either, until our end of the connection is closed."""
@@ -173,6 +176,11 @@ class DeviceProtocol(asyncio.Protocol):
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
+
+    def _mind_the_end(self) -> None:
+        """Who has said goodbye is parted from when all that came before that is handled."""
+        if (self._channel.closed or (self._websocket and self._websocket.closed)) and not self._conversation.halted:
+            self._conversation.close()
 
     def _unwrapped(self, websocket: WebSocket, plaintext: bytes) -> bytes:
         """The MQTT bytes inside the WebSocket. Its own answers need no commit."""
@@ -195,6 +203,7 @@ class DeviceProtocol(asyncio.Protocol):
 
     def _guarded(self, act: Callable[[], None]) -> bool:
         """Whether the rules and the store could take it. A fault of ours drops this connection and no other."""
+        before = self._conversation.packets
         try:
             act()
         except sqlite3.Error as error:
@@ -205,6 +214,8 @@ class DeviceProtocol(asyncio.Protocol):
             LOG.exception("%s ! a fault of the emulator itself: the connection is dropped unanswered", self._label)
             self.abort()
             return False
+        if self._conversation.packets > before:  # whole ones keep a connection alive, not bytes: MQTT-3.1.2-24
+            self._heard = self._loop.time()
         return True
 
     def eof_received(self) -> bool:
@@ -234,12 +245,17 @@ class DeviceProtocol(asyncio.Protocol):
         """Handle what has come meanwhile, as far as the device reads its answers."""
         if self._conversation.halted and not self._finished and not self._unread:
             self._guarded(self._conversation.resume)
+            self._mind_the_end()
         self._mind_the_pace()
 
     def flush(self) -> None:
         """Send what waits, now that everything behind it is stored."""
         conversation = self._conversation
         conversation.committed()
+        if self._unread and len(conversation.outbox) + self._transport.get_write_buffer_size() > MOST_UNREAD:
+            conversation.refuse(Refused(refusals.NOT_READ, device=conversation.name, limit=MOST_UNREAD >> 20))
+            conversation.outbox.clear()
+            self.abort()
         if conversation.outbox and not self._finished:
             self._say(self._wrapped(bytes(conversation.outbox)))
         conversation.outbox.clear()

@@ -452,6 +452,12 @@ SILENT = Refusal(
     "send PINGREQ within the keep-alive time of the CONNECT",
     _HUB_MQTT,
 )  # fmt: skip
+NOT_READ = Refusal(
+    "not-read", Answer.CLOSE, 0, 0, "",
+    "{device} does not read: more than {limit} MiB wait for it",
+    "read from the connection at all times, also while nothing is expected",
+    _MQTT_3_1_1,
+)  # fmt: skip
 EVICTED = Refusal(
     "evicted", Answer.CLOSE, 0, 400027, "",
     "a newer connection of {device} took this one's place",

@@ -21,6 +21,7 @@ from dpsx_helpers.emulator.services import Services
 
 LINE_LOG = logging.getLogger("dpsx_helpers.emulator.mqtt")
 MOST_WAITING = 1 << 20  # bytes of answers; a device that does not read them is not answered any further
+MOST_AT_ONCE = 250  # packets handled before the other connections have their turn
 
 
 class _Peer(Protocol):
@@ -46,7 +47,8 @@ class Conversation:
 
     `certificates` gives those that the client sent, its own first, as DER. `outbox` holds what may be sent after the
     next commit; `closing` says that the connection has to end after that. `changed` is called whenever either gets
-    something new. `halted`: so much waits in `outbox` that nothing more is handled before `resume`.
+    something new. `halted`: so much waits in `outbox`, or so much was handled, that nothing more is before `resume`.
+    `packets` counts those that have come.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Conversation:
         self.halted = False
         self.keep_alive = 0
         self.stored = 0
+        self.packets = 0
         self._mqtt = mqtt.Connection()
         self._certificates = certificates
         self._changed = changed
@@ -86,10 +89,14 @@ class Conversation:
         if self.halted:
             self._mqtt.feed(data)
             return
+        last = self.packets + MOST_AT_ONCE
         try:
             for packet in self._mqtt.receive(data):
+                self.packets += 1
                 self._handle(packet)
-                self.halted = len(self.outbox) > MOST_WAITING
+                self.halted = len(self.outbox) > MOST_WAITING or self.packets >= last
+                if self.halted:
+                    self._changed()  # which has it resumed
                 if self.closing or self.halted:
                     return
         except mqtt.UnsupportedProtocol as violation:
@@ -131,6 +138,8 @@ class Conversation:
             how = "" if self._in_order else " without a DISCONNECT"
             self._peer.log.info("%s = %s has gone%s", self.label, self.name, how)
             self._peer.left(in_order=self._in_order)
+        # Both lead to the connection, whose memory is to be free now, and not when Python looks for cycles.
+        self._changed, self._certificates = lambda: None, tuple
 
     def committed(self) -> None:
         """What was handled since the last commit is stored: say so, once for all messages of this turn."""

@@ -5,6 +5,8 @@ until then; 24 KB for a device that is there and silent; some 2 MB for one that 
 """
 
 import asyncio
+import gc
+import json
 import logging
 import os
 import socket
@@ -12,9 +14,12 @@ import ssl
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -26,6 +31,9 @@ from pki import make_device
 from processes import COMMAND, RunningEmulator, run_command, status, wait_for
 from rest import ask
 from rude import PORTS, Raw, is_closed, is_open
+from wire import Desk
+
+from dpsx_helpers.emulator import listener, sessions
 
 Start = Callable[..., RunningEmulator]
 DEVICE_PORTS = ("mqtt", "websocket")
@@ -136,9 +144,173 @@ def silent(emulator: RunningEmulator, port: str) -> Iterator[ssl.SSLSocket]:
 
 
 @pytest.mark.parametrize("port", DEVICE_PORTS)
+def test_a_device_that_drips_one_packet_for_longer_than_its_keep_alive_is_closed(
+    start: Start, tmp_path: Path, port: str
+) -> None:
+    emulator = start("--ws-port", "0")
+    device = provisioned(emulator, tmp_path, "dripping")
+    with Raw(emulator, port, device) as raw:
+        raw.ask(wire.to_hub("dripping", host=emulator.host, keep_alive=1), size=4)
+        large, gone = raw.framed(wire.publish(wire.events("dripping"), b"y" * 100_000)), threading.Event()
+        thread = threading.Thread(target=drip, args=(raw.socket, large, gone))
+        thread.start()
+        assert is_closed(raw.socket)
+        gone.set()
+        thread.join()
+    assert "'dripping' said nothing for 2 s" in emulator.log()
+    assert bodies(emulator) == []
+
+
 @pytest.mark.parametrize("port", DEVICE_PORTS)
+def test_whole_packets_keep_a_device_alive_and_bytes_do_not(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: str
+) -> None:
+    """MQTT-3.1.2-24 counts Control Packets. Half a PUBLISH is none, nor is a ping of a WebSocket."""
+    device = make_device(tmp_path, "dripping")
+    desk.add("dripping", primary_thumbprint=device.thumbprint)
+    received: list[float] = []  # when the device was last heard, after each piece that came
+    receive = listener.DeviceProtocol.data_received
+
+    def watched(connection: listener.DeviceProtocol, data: bytes) -> None:
+        receive(connection, data)
+        received.append(connection._heard)
+
+    monkeypatch.setattr(listener.DeviceProtocol, "data_received", watched)
+
+    async def drip_one() -> list[float]:
+        async with rude.listening(desk, tmp_path, websocket=port == "websocket") as (_, address, context):
+            _, writer = await rude.connection(address, context, device)
+            hello = wire.to_hub("dripping")
+            writer.write(rude.upgraded(hello) if port == "websocket" else hello)
+            while not desk.services.is_connected(desk.device("dripping")):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            packet = wire.publish(wire.events("dripping"), b"x")
+            pieces = [packet[:1], packet[1:20], packet[20:-1], packet[-1:]]
+            if port == "websocket":
+                pieces = [rude.framed(piece) for piece in pieces]
+                pieces.insert(0, rude.PING)
+            heard = [received[-1]]
+            for piece in pieces:
+                before = len(received)
+                writer.write(piece)
+                while len(received) == before:
+                    await asyncio.sleep(0.01)
+                heard.append(received[-1])
+            writer.close()
+            return heard
+
+    *heard, last = asyncio.run(asyncio.wait_for(drip_one(), 60))
+    assert set(heard) == {heard[0]}
+    assert last > heard[0]
+    assert desk.messages("dripping") == [b"x"]
+
+
+# --- who does not read ------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("port", DEVICE_PORTS)
+def test_a_device_that_does_not_read_what_the_service_sends_is_parted_from(
+    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture, port: str
+) -> None:
+    """Changes of its twin, messages and method calls come without being asked for. 6 MiB of them wait, and no more."""
+    device = make_device(tmp_path, "unmoved")
+    desk.add("unmoved", primary_thumbprint=device.thumbprint)
+    waited: list[int] = []
+
+    async def flood() -> None:
+        async with rude.listening(desk, tmp_path, websocket=port == "websocket") as (doors, address, context):
+            _, writer = await rude.connection(address, context, device)
+            saying = wire.to_hub("unmoved") + wire.subscribe(
+                wire.DESIRED, wire.METHODS, wire.commands_to("unmoved"), qos=0
+            )
+            writer.write(rude.upgraded(saying) if port == "websocket" else saying)
+            while not desk.services.is_connected(desk.device("unmoved")) or "SUBACK" not in caplog.text:
+                await asyncio.sleep(0.01)
+            (connection,) = doors.open
+            for _ in range(20):
+                desk.send("unmoved", b"c" * 60_000)
+            for number in range(2000):
+                desk.change_twin("unmoved", {"properties": {"desired": {"k": str(number) + "x" * 4000}}})
+                desk.call("unmoved", payload=json.dumps("p" * 16_000).encode())
+                await asyncio.sleep(0)
+                waited.append(connection._transport.get_write_buffer_size())
+                if not doors.open:
+                    break
+            assert not doors.open
+            writer.close()
+
+    asyncio.run(flood())
+    assert max(waited) < listener.MOST_UNREAD + 200_000
+    assert "'unmoved' does not read: more than 6 MiB wait for it" in caplog.text
+    assert not desk.services.is_connected(desk.device("unmoved"))
+
+
+def test_a_device_that_reads_late_gets_its_fifty_messages_and_what_came_behind_them(desk: Desk, tmp_path: Path) -> None:
+    """3 MB of messages, and then 4 MB of changes that wait in the emulator's own memory."""
+    device = make_device(tmp_path, "late")
+    desk.add("late", primary_thumbprint=device.thumbprint)
+    for number in range(50):
+        desk.send("late", bytes([number]) * 65_000)
+
+    async def read_late() -> tuple[int, bytes]:
+        async with rude.listening(desk, tmp_path) as (doors, address, context):
+            reader, writer = await rude.connection(address, context, device)
+            commands = wire.subscribe(wire.DESIRED, wire.commands_to("late"))
+            writer.write(wire.to_hub("late", clean=False) + commands)
+            while len(desk.waiting("late")) < 50 or not desk.services.is_connected(desk.device("late")):
+                await asyncio.sleep(0.01)
+            (connection,) = doors.open
+            changes = 0
+            while connection._transport.get_write_buffer_size() < 4_000_000:
+                more = {f"k{key}": str(changes) + "x" * 4000 for key in range(7)}
+                desk.change_twin("late", {"properties": {"desired": more}})
+                changes += 1
+                await asyncio.sleep(0)
+            desk.change_twin("late", {"properties": {"desired": {"last": True}}})
+            data = b""
+            while b"last" not in data:
+                data += await reader.read(65536)
+            writer.close()
+            return changes + 1, data
+
+    changes, data = asyncio.run(asyncio.wait_for(read_late(), 100))
+    sent = [one for one in wire.read(data) if isinstance(one, wire.Published)]
+    assert [one.payload[0] for one in sent[:50]] == list(range(50))
+    assert len(sent) == 50 + changes
+
+
 @pytest.mark.parametrize("port", DEVICE_PORTS)
+def test_a_flood_of_pings_that_nobody_reads_costs_little_and_others_go_on(
+    start: Start, tmp_path: Path, port: str
+) -> None:
+    """PINGREQ without end, or pings of the WebSocket; half a million answers of two bytes and more are never read."""
+    emulator = start("--ws-port", "0")
+    device, polite = (provisioned(emulator, tmp_path, name) for name in ("flooding", "polite"))
+    before, ended = rss(emulator), threading.Event()
+    with Raw(emulator, port, device) as raw, on_the_wire(emulator, polite) as line:
+        raw.ask(wire.to_hub("flooding", host=emulator.host, keep_alive=0), size=4)
+        flood = (wire.PINGREQ if port == "mqtt" else rude.PING) * 10_000
+        raw.socket.settimeout(0.5)
+
+        def pour() -> None:
+            try:
+                while not ended.is_set():
+                    raw.socket.sendall(flood)
+            except OSError:  # it is not read any more either
+                return
+
+        thread = threading.Thread(target=pour)
+        thread.start()
+        for number in range(20):
+            line.publish(wire.events("polite"), f"{number}")
+        ended.set()
+        thread.join()
+        assert rss(emulator) - before < 20_000_000
+    assert bodies(emulator) == [f"{number}" for number in range(20)]
+    assert answers_its_owner(emulator)
+
+
 # --- many at once -----------------------------------------------------------------------------------------------------
 
 
@@ -262,3 +434,71 @@ def test_when_the_system_gives_no_descriptor_it_waits_and_recovers(start: Start,
         line.publish(wire.events("late"), "came in")
     assert bodies(emulator) == ["during that", "after that", "came in"]
     assert emulator.log().count("Too many open files") <= 3
+
+
+# --- what is left of a connection -------------------------------------------------------------------------------------
+
+
+def test_the_memory_of_a_connection_is_free_when_it_ends(desk: Desk, tmp_path: Path) -> None:
+    """And not when Python looks for cycles the next time: that is late where each holds 50 KB outside its sight."""
+    device = make_device(tmp_path, "brief")
+    desk.add("brief", primary_thumbprint=device.thumbprint)
+
+    async def come_and_go() -> weakref.ref[Any]:
+        async with rude.listening(desk, tmp_path) as (doors, address, context):
+            reader, writer = await rude.connection(address, context, device)
+            writer.write(wire.to_hub("brief"))
+            await reader.readexactly(4)
+            (connection,) = doors.open
+            channel = weakref.ref(connection._channel)
+            del connection
+            writer.transport.abort()
+            while doors.open:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            return channel
+
+    gc.disable()
+    try:
+        assert asyncio.run(come_and_go())() is None
+    finally:
+        gc.enable()
+
+
+def test_a_flood_of_packets_waits_for_the_others_turn_and_nothing_before_a_goodbye_is_lost(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2,000 messages without acknowledgement and a DISCONNECT, in one piece, and the connection is closed at once."""
+    device = make_device(tmp_path, "hasty")
+    desk.add("hasty", primary_thumbprint=device.thumbprint)
+    commits: list[int] = []
+    pieces: list[int] = []
+    receive = listener.DeviceProtocol.data_received
+
+    def watched(connection: listener.DeviceProtocol, data: bytes) -> None:
+        pieces.append(len(data))
+        receive(connection, data)
+
+    monkeypatch.setattr(listener.DeviceProtocol, "data_received", watched)
+    said = [b"%d" % number for number in range(2000)]
+
+    async def come_and_go() -> None:
+        async with rude.listening(desk, tmp_path) as (doors, address, context):
+            commit = desk.store.commit
+            desk.store.commit = lambda: (commit(), commits.append(len(desk.messages("hasty"))))[0]  # type: ignore[method-assign]
+            _, writer = await rude.connection(address, context, device)
+            writer.write(
+                wire.to_hub("hasty") + b"".join(wire.publish(wire.events("hasty"), one, qos=0) for one in said)
+            )
+            writer.write(wire.DISCONNECT)
+            writer.close()
+            with suppress(ssl.SSLError):  # since the CONNACK is not read
+                await writer.wait_closed()
+            while doors.open:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(come_and_go(), 100))
+    assert desk.messages("hasty") == said
+    assert max(pieces) <= 64 << 10
+    steps = [after - before for before, after in pairwise(commits)]
+    assert max(steps) <= 2 * sessions.MOST_AT_ONCE, "the end of one piece, and the beginning of the next"
