@@ -10,7 +10,7 @@ from dpsx_helpers.emulator.faults import KINDS, Fault, unfit
 from dpsx_helpers.emulator.identity import Device
 from dpsx_helpers.emulator.refusals import Refused
 
-_MOST_MESSAGES = 1000  # in one answer
+_MOST_MESSAGES, _MOST_BYTES = 1000, 4 << 20  # in one answer, which is made in memory while everybody waits
 
 
 class _ControlHandler(Handler):
@@ -97,7 +97,7 @@ class Messages(_OwnHandler):
 
     def get(self) -> None:
         name = self.student.registration_id if self.student else self.get_query_argument("device", "")
-        stored = self.services.store.messages(name, _MOST_MESSAGES)
+        stored = self.services.store.messages(name, _MOST_MESSAGES, _MOST_BYTES)
         self.answer([hub.message_document(message) for message in stored])
 
 

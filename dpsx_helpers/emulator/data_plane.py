@@ -1,5 +1,6 @@
 """What all requests of the HTTPS data planes share: who may ask, how answers, pages and errors look."""
 
+import asyncio
 import json
 import logging
 import sqlite3
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from tornado.http1connection import HTTP1Connection
 from tornado.web import RequestHandler
 
 from dpsx_helpers.emulator import documents, refusals, sas
@@ -20,6 +22,7 @@ from dpsx_helpers.joining import POLICY
 
 LOG = logging.getLogger("dpsx_helpers.emulator.service")
 _labels = (f"h{number}" for number in count(1))
+_AS_LONG_AGAIN = 60_000_000  # bytes
 DPS_API_VERSIONS = frozenset(
     {"2018-11-01", "2019-03-31", "2020-03-01", "2021-06-01", "2021-10-01", "2025-07-01-preview"}
 )
@@ -40,12 +43,14 @@ class Access:
 class Control:
     """What requests do to the emulator itself.
 
-    `busy` is told when one that was let in is being worked on, and when it is answered.
+    `busy` is told when one that was let in is being worked on, and when it is answered. `answer_within`: seconds that a
+    client may take to read an answer, and as many again for each 60 MB of it.
     """
 
     stop: Callable[[], None]
     active: Callable[[], None]
     busy: Callable[[RequestHandler, bool], None] = lambda handler, working: None
+    answer_within: float = 60.0
 
 
 class Handler(RequestHandler):
@@ -160,13 +165,25 @@ class Handler(RequestHandler):
     def _answer(self, document: Any, status: int) -> None:
         self.set_status(status)
         if status == 204:
-            self.finish()
+            self._say("")
         else:
             self.set_header("Content-Type", "application/json; charset=utf-8")
             etag = document.get("etag") if isinstance(document, dict) else None
             if isinstance(etag, str):
                 self.set_header("ETag", '"{}"'.format(etag.strip('"')))
-            self.finish(json.dumps(document))
+            self._say(json.dumps(document))
+
+    def _say(self, text: str) -> None:
+        """Finish with that, and part from who does not read it in time: nobody else would, and it takes memory."""
+        read = self.finish(text or None)
+        patience = self.control.answer_within * (1 + len(text) / _AS_LONG_AGAIN)
+        late = asyncio.get_running_loop().call_later(patience, self._give_up)
+        read.add_done_callback(lambda _: late.cancel())
+
+    def _give_up(self) -> None:
+        LOG.warning("%s = the answer was not read in time: the connection is closed", self.label)
+        if isinstance(self.request.connection, HTTP1Connection):
+            self.request.connection.stream.close()
 
     def page(self) -> tuple[int, int]:
         """(limit, offset) from `x-ms-max-item-count` and `x-ms-continuation`; limit -1 = all."""

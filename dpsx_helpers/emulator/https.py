@@ -1,4 +1,8 @@
-"""The HTTPS port of the service side: a limited number of connections, and a time for each thing that a client does."""
+"""The HTTPS port of the service side: a limited number of connections, and a time for each thing that a client does.
+
+tornado closes who does not come to the end of a request in time. It waits for ever for who does not read the answer, so
+`data_plane` sees to that.
+"""
 
 import socket
 import ssl

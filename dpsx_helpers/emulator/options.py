@@ -23,15 +23,17 @@ class EndedError(StartError):
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds that a client may take, however slowly it speaks; who is not done by then is closed.
+    """Seconds that a client may take, however slowly it speaks or reads; who is not done by then is closed.
 
     A device for its TLS handshake and its CONNECT (`connect`). A client of the service side for its handshake, silence
-    between two requests and the head of one (`head`), and for its body (`body`).
+    between two requests and the head of one (`head`), for its body (`body`), and to read the answer (`answer`, and as
+    many again for each 60 MB of it).
     """
 
     connect: float = CONNECT_WITHIN
     head: float = 120.0
     body: float = 60.0
+    answer: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -381,6 +381,7 @@ class _Emulator:
             stop=self._stop.set,
             active=self._active,
             busy=clients.busy,
+            answer_within=self._options.deadlines.answer,
         )
         return service_api.application(self._services, access, control)
 

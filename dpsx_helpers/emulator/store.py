@@ -374,10 +374,19 @@ class Store:
 
     # --- messages ---
 
-    def messages(self, device_id: str, most: int) -> list[Message]:
-        """The last so many messages of a device, whatever the case of its ID, oldest first."""
+    def messages(self, device_id: str, most: int, most_bytes: int) -> list[Message]:
+        """The last messages of a device, whatever the case of its ID, oldest first: so many, with so many bytes in all.
+
+        The last one is there however long it is.
+        """
         clause = "WHERE device = ? COLLATE NOCASE ORDER BY number DESC LIMIT ?"
-        return list(_messages(self._db, clause, (device_id, most)))[::-1]
+        found: list[Message] = []
+        for message in _messages(self._db, clause, (device_id, most)):
+            most_bytes -= len(message.body) + len(str(message.properties))
+            if found and most_bytes < 0:
+                break
+            found.append(message)
+        return found[::-1]
 
     def message_counts(self) -> dict[str, int]:
         """How many messages are stored of each device."""

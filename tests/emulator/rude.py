@@ -35,7 +35,7 @@ from pathlib import Path
 from dpsx_helpers.emulator import server
 from dpsx_helpers.emulator.options import Deadlines, Options
 
-deadlines = Deadlines(connect=1.0, head=1.0, body=1.0)
+deadlines = Deadlines(connect=1.0, head=1.0, body=1.0, answer=1.0)
 server.serve(Options(Path(sys.argv[3]), sys.argv[5], ws_port=0, deadlines=deadlines))
 """
 _WITH_FEW_DESCRIPTORS = """

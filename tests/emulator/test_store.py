@@ -652,11 +652,21 @@ def test_the_last_messages_of_a_device_and_how_many_there_are_of_each(store: Sto
     sent = [replace(MESSAGE, device_id=name, body=body) for name, body in (("a", b"1"), ("b", b"2"), ("A", b"3"))]
     for message in sent:
         store.add_message(message)
-    assert store.messages("a", 9) == [sent[0], sent[2]]
-    assert store.messages("A", 1) == [sent[2]]
+    assert store.messages("a", 9, 1 << 20) == [sent[0], sent[2]]
+    assert store.messages("A", 1, 1 << 20) == [sent[2]]
     assert store.message_counts() == {"A": 1, "a": 1, "b": 1}
     store.delete_messages("a")
     assert store.message_counts() == {"b": 1}
+
+
+def test_the_last_messages_of_a_device_have_no_more_bytes_than_asked_for(store: Store) -> None:
+    sent = [replace(MESSAGE, device_id="a", body=b"x" * 10, properties={}) for _ in range(3)]
+    sent.append(replace(sent[0], properties={"room": "y" * 100}))
+    for message in sent:
+        store.add_message(message)
+    assert store.messages("a", 9, 200) == sent
+    assert store.messages("a", 9, 145) == sent[2:], "their properties count, too"
+    assert store.messages("a", 9, 1) == sent[3:], "the last one however long it is"
 
 
 def test_the_faults_of_one_device_go_and_those_of_others_and_all_stay(store: Store) -> None:
