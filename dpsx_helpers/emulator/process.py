@@ -142,6 +142,8 @@ def stop(state_dir: Path) -> None:
         if facts is not None and told is None:
             control.request(state_dir, facts, "emulator/stop")
             told, deadline = facts, time.monotonic() + STOP_WITHIN
+        elif facts is not None and told is not None and facts.pid != told.pid:
+            break  # somebody has started another one meanwhile
         elif time.monotonic() > deadline:
             who = f"process {told.pid}" if told else f"of {state_dir}"
             raise EmulatorError(f"The emulator ({who}) was told to stop and has not: end that process.")

@@ -30,7 +30,18 @@ from pki import make_device
 from processes import COMMAND, RunningEmulator, free_host, listens, run_command, status, wait_for
 from rest import ask, done
 
-from dpsx_helpers.emulator import Emulator, EmulatorError, addresses, doors, dps, listener, running, server, tls
+from dpsx_helpers.emulator import (
+    Emulator,
+    EmulatorError,
+    addresses,
+    control,
+    doors,
+    dps,
+    listener,
+    running,
+    server,
+    tls,
+)
 from dpsx_helpers.emulator.options import Options
 from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.emulator.services import Services
@@ -376,6 +387,27 @@ def test_starting_and_stopping_while_it_stops_wait_for_its_end(tmp_path: Path) -
         assert emulators[1].running(), "that was somebody else's"
     finally:
         emulators[1].stop()
+
+
+def test_stopping_returns_though_somebody_has_started_another_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks at the lock one process may give it back and another take it."""
+    request, others = control.request, list[Emulator]()
+
+    def tell(state_dir: Path, facts: Running, path: str, *more: Any) -> Any:
+        answer = request(state_dir, facts, path, *more)
+        if path == "emulator/stop":
+            wait_for(lambda: not running.is_held(state_dir))
+            others.append(Emulator.start(state_dir))
+        return answer
+
+    first = Emulator.start(tmp_path / "state")
+    with monkeypatch.context() as patched:
+        patched.setattr(control, "request", tell)
+        first.stop()
+    assert others[0].running()
+    others[0].stop()
 
 
 @pytest.mark.skipif(os.name != "posix" or os.uname().sysname != "Linux", reason="only Linux has all of 127.0.0.0/8")
