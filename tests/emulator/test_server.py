@@ -411,17 +411,14 @@ def test_stopping_returns_though_somebody_has_started_another_meanwhile(
 
 
 @pytest.mark.skipif(os.name != "posix" or os.uname().sysname != "Linux", reason="only Linux has all of 127.0.0.0/8")
-def test_starting_again_takes_the_address_of_before_where_devices_look_for_it(tmp_path: Path) -> None:
-    neighbour, mine = (Emulator.start(tmp_path / name) for name in ("neighbour", "mine"))
-    addresses_of_both = {neighbour.overview.host, mine.overview.host}
-    mine.stop()
-    neighbour.stop()
-    again = Emulator.start(tmp_path / "mine")
-    try:
-        assert len(addresses_of_both) == 2
-        assert again.overview.host == mine.overview.host
-    finally:
-        again.stop()
+def test_starting_again_takes_the_address_of_before_where_devices_look_for_it(start: Start, tmp_path: Path) -> None:
+    neighbour = start(state_dir=tmp_path / "neighbour")
+    mine = start("--next-free-host", host=neighbour.host, state_dir=tmp_path / "mine")
+    neighbour.terminate()
+    mine.kill()
+    again = start("--next-free-host", host=neighbour.host, state_dir=tmp_path / "mine")
+    assert mine.emulator.overview.host != neighbour.host
+    assert again.emulator.overview.host == mine.emulator.overview.host
 
 
 # --- what survives ----------------------------------------------------------------------------------------------------
