@@ -29,7 +29,7 @@ class Load:
         self.environment = emulator.emulator.environment()
         self.over = threading.Event()
         self.stored: dict[str, list[str]] = {}
-        self.waiting: dict[str, list[str]] = {}
+        self.waiting: dict[str, dict[str, int]] = {}  # how often each message was delivered
         self.folder = folder
         self._ca = self._ca_files()
         folder.mkdir()
@@ -70,6 +70,11 @@ class Load:
             assert not thread.is_alive(), "a client has not noticed that the emulator is gone"
         return sum(client.in_flight for client in self.clients if client.was_in)
 
+    def everybody_is_in(self) -> bool:
+        """Whether all are connected, or have been since the last kill. Raises AssertionError for what is wrong."""
+        assert not [client.wrong for client in self.clients if client.wrong]
+        return all(client.was_in for client in self.clients)
+
     @property
     def acknowledged(self) -> Counter[str]:
         return sum((client.done for client in self.clients), Counter())
@@ -93,11 +98,15 @@ class Load:
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             integrity = [row[0] for row in database.execute("PRAGMA integrity_check")]
             commands = database.execute("SELECT device, record FROM commands ORDER BY number").fetchall()
-        self.waiting = {}
+        self.waiting, twice = {}, list[str]()
         for device, record in commands:
-            self.waiting.setdefault(device, []).append(json.loads(record)["message_id"])
+            message = json.loads(record)
+            queue = self.waiting.setdefault(device, {})
+            twice += [message["message_id"]] if message["message_id"] in queue else []
+            queue[message["message_id"]] = message["deliveries"]
         return [
             *([] if integrity == ["ok"] else integrity),
+            *(f"{name} waits twice" for name in twice),
             *(f"{name} is registered twice" for name in ledger.twice(registered)),
             *(problem for client in self._telemetry for problem in client.settle()),
             *([] if self._ca_files() == self._ca else ["the CA of the emulator is another one"]),

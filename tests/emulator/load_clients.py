@@ -22,6 +22,7 @@ from pki import Device
 from rest import ask, done
 
 from dpsx_helpers.emulator import EmulatorError
+from dpsx_helpers.emulator.commands import MAX_DELIVERIES
 
 if TYPE_CHECKING:
     from load import Load
@@ -164,7 +165,7 @@ class Reporter(Client):
 
 
 class Postbox(Client):
-    """Sends cloud-to-device messages, and is the device that gets them: four in, three out, the rest has to wait.
+    """Sends cloud-to-device messages, and is the device that gets them: up to three out, then in until four wait.
 
     What the device has acknowledged is off the queue for certain once something that it sent later was acknowledged to
     it.
@@ -177,8 +178,8 @@ class Postbox(Client):
         self._asked: str | None = None
         self._queued: dict[str, None] = {}  # for certain, as long as it is not among the doubtful
         self._doubtful: set[str] = set()
-        self._off: set[str] = set()
         self._seen: set[str] = set()
+        self._given_up: set[str] = set()  # delivered as often as a message is, and not waited for
 
     @property
     def in_flight(self) -> int:
@@ -192,18 +193,19 @@ class Postbox(Client):
         assert line is not None
         inbox: deque[wire.Published] = deque()
         while True:
-            while len(self._queued) < 4:
+            if not self._queued:
                 self._send(f"{self.name}-{next(self._numbers)}")
-            for _ in range(3):
+            for _ in range(min(3, len(self._queued))):
                 self._take(line, inbox.popleft() if inbox else line.expect(wire.Published))
             line.send(wire.publish(wire.events(self.name), b"so far", number=1))
             while isinstance(packet := line.next(), wire.Published):
                 inbox.append(packet)
             assert packet == wire.Puback(1)
-            self._off |= self._doubtful
             self.done["commands"] += len(self._doubtful)
             self._queued = {name: None for name in self._queued if name not in self._doubtful}
             self._doubtful.clear()
+            while len(self._queued) < 4:
+                self._send(f"{self.name}-{next(self._numbers)}")
 
     def _send(self, name: str) -> None:
         self._asked = name
@@ -224,14 +226,14 @@ class Postbox(Client):
         line.send(wire.puback(packet.packet_id))
 
     def settle(self) -> list[str]:
-        waiting = self.load.waiting.get(self.name, [])
-        allowed = [*self._queued, *filter(None, [self._asked])]
+        deliveries = self.load.waiting.get(self.name, {})
+        waiting, queued = list(deliveries), [*self._queued, *filter(None, [self._asked])]
         missing = [name for name in self._queued if name not in waiting and name not in self._doubtful]
         problems = [f"{name} was queued and is lost" for name in missing]
-        problems += [f"{name} waits, and should not" for name in waiting if name not in allowed]
-        if waiting != [name for name in allowed if name in waiting]:
-            problems.append(f"{self.name}: {waiting} wait in another order, or twice")
-        self._off |= self._doubtful - set(waiting)
-        self._queued, self._asked = dict.fromkeys(waiting), None
+        problems += [f"{name} waits, and should not" for name in waiting if name not in {*queued, *self._given_up}]
+        if [name for name in waiting if name in queued] != [name for name in queued if name in waiting]:
+            problems.append(f"{self.name}: {waiting} wait in another order")
+        self._given_up = {name for name, number in deliveries.items() if number >= MAX_DELIVERIES}
+        self._queued, self._asked = {name: None for name in waiting if name not in self._given_up}, None
         self._doubtful.clear()
         return problems
