@@ -145,9 +145,12 @@ def stop(state_dir: Path) -> None:
         elif facts is not None and told is not None and facts.pid != told.pid:
             break  # somebody has started another one meanwhile
         elif time.monotonic() > deadline:
-            who = f"process {told.pid}" if told else f"of {state_dir}"
-            raise EmulatorError(f"The emulator ({who}) was told to stop and has not: end that process.")
+            if told is None:
+                raise EmulatorError(f"The emulator of {state_dir} neither becomes ready nor ends: end its process.")
+            raise EmulatorError(f"The emulator (process {told.pid}) was told to stop and has not: end that process.")
         time.sleep(0.02)
     child = _children.pop(told.pid, None) if told else None
     if child is not None:
         child.wait(STOP_WITHIN)
+    for pid in [pid for pid, other in list(_children.items()) if other.poll() is not None]:
+        _children.pop(pid, None)

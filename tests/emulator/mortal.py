@@ -1,8 +1,9 @@
 """An emulator that is killed before its Nth step: a change of a file, a bound socket, a statement to its database.
 
 `python mortal.py PHASE FOLDER HOST` tries N = 1, 2, … until the phase is over before its Nth step, and prints one JSON
-object for each: `step`, what it was (`before`), whether the phase was acknowledged (`acknowledged`), the files that
-were left (`left`), those of an ordinary start after it (`after`), and the overview of each start (`facts`).
+object for each: `step`, before what it was (`before`), whether the phase was acknowledged (`acknowledged`), the files
+that were left (`left`), the facts that could be read then (`known`), and what an ordinary start after it has (`after`).
+PHASE is start, stop or reset. What is in FOLDER/state is there before each try.
 
 The processes are forked, which spares each of them the half second of its imports.
 """

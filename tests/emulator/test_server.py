@@ -38,8 +38,10 @@ from dpsx_helpers.emulator import (
     doors,
     dps,
     listener,
+    process,
     running,
     server,
+    stop,
     tls,
 )
 from dpsx_helpers.emulator.options import Options
@@ -308,6 +310,13 @@ def test_a_zombie_is_not_taken_for_a_running_emulator(tmp_path: Path) -> None:
     wait_for(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
     assert status(tmp_path / "state")["running"] is False
     child.wait()
+
+
+def test_stopping_one_that_never_becomes_ready_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "STOP_WITHIN", 0.2)
+    with running.lock_of(tmp_path), pytest.raises(EmulatorError) as failure:
+        stop(tmp_path)
+    assert str(failure.value) == f"The emulator of {tmp_path} neither becomes ready nor ends: end its process."
 
 
 def test_it_ends_by_itself_when_nobody_comes(start: Start) -> None:
