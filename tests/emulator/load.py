@@ -57,6 +57,8 @@ class Load:
     def begin(self, *, only_new: bool = False) -> None:
         """Start all, or those alone that change nothing which is there already."""
         self.over.clear()
+        for client in self.clients:
+            client.was_in = False
         clients = [*self._telemetry, self._gate] if only_new else self.clients
         self._threads = [threading.Thread(target=client.run, daemon=True) for client in clients]
         for thread in self._threads:

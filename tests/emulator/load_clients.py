@@ -49,7 +49,6 @@ class Client:
 
     def run(self) -> None:
         """Come in as soon as somebody is there, and work until that one is gone."""
-        self.was_in = False
         while not self.was_in and not self.load.over.is_set():
             try:
                 with contextlib.closing(requests.Session()) as self._http, self._connected() as line:
