@@ -99,7 +99,10 @@ class WebSocket:
             path = request.path.partition("?")[0]  # SDKs add ?iothub-no-client-cert=true
             if path != PATH:
                 return self._refuse(f"the path is not {PATH} but {path}")
-            response = self._protocol.accept(request)
+            try:
+                response = self._protocol.accept(request)
+            except UnicodeError:  # it wants to say what is wrong, and repeats a field that is no text
+                break
             if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
                 self._protocol.send_response(response)
                 self.opened = True

@@ -153,6 +153,8 @@ REFUSED = {
     "a key that is no text": (request(Sec_WebSocket_Key="\xff"), ""),
     "two keys": (request(sec_websocket_key=FIELDS["Sec-WebSocket-Key"]), "Sec-WebSocket-Key"),
     "another version": (request(Sec_WebSocket_Version="8"), "Sec-WebSocket-Version"),
+    "a version that is no text": (request(Sec_WebSocket_Version="\xff"), "Sec-WebSocket-Version"),
+    "an upgrade that is no text": (request(Upgrade="\xff"), "Upgrade"),
     "POST": (request(f"POST {PATH} HTTP/1.1"), "HTTP GET"),
     "old HTTP": (request(f"GET {PATH} HTTP/1.0"), "HTTP/1.0"),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP GET"),
