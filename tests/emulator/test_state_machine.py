@@ -6,7 +6,6 @@ one that fails.
 """
 
 import json
-import logging
 import os
 import random
 import sqlite3
@@ -554,67 +553,6 @@ def stored(look: Callable[..., list[Any]], name: str, now: float, undecided: set
     )
 
 
-def worded(sent: wire.Sent, name: str) -> tuple[Any, ...]:
-    """What was sent to the device `name`, in the words of the model. Topics must be the device's own."""
-    match sent:
-        case wire.Connack(code, present):
-            return ("connack", code, present)
-        case wire.Puback(number):
-            return ("puback", number)
-        case wire.Suback(_, codes):
-            return ("suback", len(codes))
-        case wire.Unsuback():
-            return ("unsuback",)
-        case wire.Pingresp():
-            return ("pong",)
-    assert isinstance(sent, wire.Published)
-    everything = (sent.topic.encode() + sent.payload).lower()
-    others = [other for other in NAMES if other != name and other.encode() in everything]
-    assert others == [], f"{name} was sent what is of {others}: {sent}"
-    own = f"devices/{name}/messages/devicebound/"
-    if sent.topic.startswith(own):
-        return ("command", sent.payload, sent.packet_id, sent.dup)
-    assert sent.packet_id is None
-    for prefix, word in (("$dps/registrations/res/", "response"), ("$iothub/twin/res/", "twin")):
-        if sent.topic.startswith(prefix):
-            status = int(sent.topic.removeprefix(prefix).partition("/")[0])
-            assert sent.payload == b"" if status in (204, 400) and word == "twin" else sent.json is not None
-            return (word, status)
-    desired = wire.DESIRED.removesuffix("#") + "?$version="
-    if sent.topic.startswith(desired):
-        return ("desired", int(sent.topic.removeprefix(desired)))
-    assert sent.topic.startswith(wire.METHODS.removesuffix("#")), sent.topic
-    return ("method", sent.topic.partition("$rid=")[2])
-
-
-class _Listening(logging.Handler):
-    """Every line of the log can be written, and has no secret in it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        line = record.getMessage()
-        assert KEY not in line
-        assert "sig=" not in line
-        assert line.isprintable()
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        raise AssertionError(f"{record.msg} cannot be logged")
-
-
-@contextmanager
-def listening() -> Iterator[None]:
-    log, handler = logging.getLogger("dpsx_helpers.emulator"), _Listening()
-    level, spreads = log.level, log.propagate
-    log.setLevel(logging.DEBUG)
-    log.addHandler(handler)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
-        log.propagate = spreads
-
-
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 VIOLATIONS = [
@@ -1077,7 +1015,7 @@ class Machine(RuleBasedStateMachine):
     def compare(self, side: Side, sent: list[wire.Sent]) -> None:
         """What was sent is what had to be. Nothing is, on a connection that was closed before."""
         expected, side.sent = side.sent, []
-        assert [worded(one, side.name) for one in sent] == expected, side.label
+        assert [wire.worded(one, side.name, NAMES) for one in sent] == expected, side.label
 
     def teardown(self) -> None:
         try:
@@ -1095,7 +1033,7 @@ class Machine(RuleBasedStateMachine):
 
 def test_whatever_devices_and_services_do_each_device_is_as_its_model_says() -> None:
     seen.clear()
-    with listening():
+    with wire.listening(KEY):
         run_state_machine_as_test(Machine, settings=SETTINGS)
     assert seen <= set(refusals.ALL)
     assert len(seen) > 25, "the machine comes about"
@@ -1173,7 +1111,7 @@ def spoiled(data: bytes, chance: random.Random) -> bytes:
 def test_spoiled_bytes_raise_nothing_and_reach_nobody_else(at: int, begun: int, seed: int, sizes: list[int]) -> None:
     chance = random.Random(seed)
     packets = conversation_of("north")[at]
-    with desk_with("north", "south") as desk, listening():
+    with desk_with("north", "south") as desk, wire.listening(KEY):
         witness = desk.online("south", wire.commands_to("south"), wire.TWIN, wire.DESIRED, wire.METHODS)
         before = everything(desk, "south")
         line = desk.meet("north")
@@ -1181,7 +1119,7 @@ def test_spoiled_bytes_raise_nothing_and_reach_nobody_else(at: int, begun: int, 
         data = spoiled(b"".join(packets[begun:]), chance)
         for size in [*sizes, len(data)]:
             for one in line.say(data[:size]):
-                worded(one, "north")
+                wire.worded(one, "north", NAMES)
             data = data[size:]
         if line.closing:
             assert line.say(wire.PINGREQ) == []
@@ -1224,7 +1162,7 @@ def test_byte_by_byte_is_as_good_as_all_at_once(at: int) -> None:
 @pytest.mark.parametrize("at", [0, 1], ids=["DPS", "hub"])
 def test_a_conversation_may_be_cut_off_after_any_byte(at: int) -> None:
     data = b"".join(conversation_of("north")[at])
-    with desk_with("north", "south") as desk, listening():
+    with desk_with("north", "south") as desk, wire.listening(KEY):
         witness = desk.online("south", wire.commands_to("south"))
         before = everything(desk, "south")
         for end in range(len(data)):

@@ -5,8 +5,9 @@ emulator's own codec.
 """
 
 import json
+import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -225,6 +226,39 @@ def _read_one(first: int, body: bytes) -> Sent:
     packet_id = int.from_bytes(body[end : end + 2]) if qos else None
     assert packet_id != 0
     return Published(topic, body[end + 2 :] if qos else body[end:], packet_id, dup)
+
+
+def worded(sent: Sent, name: str, names: Iterable[str]) -> tuple[Any, ...]:
+    """What was sent to the device `name`, in few words. Topics are its own; nothing has one of the other `names`."""
+    match sent:
+        case Connack(code, present):
+            return ("connack", code, present)
+        case Puback(number):
+            return ("puback", number)
+        case Suback(_, codes):
+            return ("suback", len(codes))
+        case Unsuback():
+            return ("unsuback",)
+        case Pingresp():
+            return ("pong",)
+    assert isinstance(sent, Published)
+    everything = (sent.topic.encode() + sent.payload).lower()
+    others = [other for other in names if other != name and other.encode() in everything]
+    assert others == [], f"{name} was sent what is of {others}: {sent}"
+    own = f"devices/{name}/messages/devicebound/"
+    if sent.topic.startswith(own):
+        return ("command", sent.payload, sent.packet_id, sent.dup)
+    assert sent.packet_id is None
+    for prefix, word in (("$dps/registrations/res/", "response"), ("$iothub/twin/res/", "twin")):
+        if sent.topic.startswith(prefix):
+            status = int(sent.topic.removeprefix(prefix).partition("/")[0])
+            assert sent.payload == b"" if status in (204, 400) and word == "twin" else sent.json is not None
+            return (word, status)
+    desired = DESIRED.removesuffix("#") + "?$version="
+    if sent.topic.startswith(desired):
+        return ("desired", int(sent.topic.removeprefix(desired)))
+    assert sent.topic.startswith(METHODS.removesuffix("#")), sent.topic
+    return ("method", sent.topic.partition("$rid=")[2])
 
 
 def one(sent: list[Sent]) -> Published:
@@ -472,3 +506,38 @@ class Line:
         assert self.closing
         (name,) = [row.name for row in self.conversation.refused if row.answer in (Answer.CLOSE, Answer.CONNACK)]
         return name
+
+
+# --- what is logged ---------------------------------------------------------------------------------------------------
+
+
+class _Listening(logging.Handler):
+    """Every line of the log can be written, and has no secret in it."""
+
+    def __init__(self, secrets: tuple[str, ...]) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        assert not any(secret in line for secret in self._secrets)
+        assert line.isprintable()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise AssertionError(f"{record.msg} cannot be logged")
+
+
+@contextmanager
+def listening(*secrets: str) -> Iterator[None]:
+    """Inside, every line that the emulator logs in this process is looked at."""
+    log, handler = logging.getLogger("dpsx_helpers.emulator"), _Listening(("sig=", *secrets))
+    level, spreads = log.level, log.propagate
+    log.setLevel(logging.DEBUG)
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = spreads
