@@ -4,8 +4,10 @@ The fault is drawn by a seed, and the seed alone is on the disk. Nothing of the 
 """
 
 import asyncio
+import inspect
 import os
 import random
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Coroutine
@@ -34,13 +36,16 @@ from dpsx_helpers.conversation import Conversation
 from dpsx_helpers.diagnosis import mistakes
 from dpsx_helpers.diagnosis.evidence import Evidence, without_secrets
 from dpsx_helpers.display import View, block, note, stacked
-from dpsx_helpers.errors import LearnerError
+from dpsx_helpers.errors import LearnerError, shown_value
 from dpsx_helpers.targets import Target
 from dpsx_helpers.tutorial import Secret, Stop
 
 FIRST, SECOND = "clinic-patient-01", "clinic-patient-02"
 SEED = "DPSX_CLINIC_SEED"  # for a class that is to have the same fault, and for tests
 _LONGEST_GOODBYE = 5  # seconds; it takes some milliseconds
+_LARGEST_SEED = 10**18 - 1
+_LONGEST = 1000  # characters of a setting
+_FOLDER = re.compile("[A-Za-z0-9_-]{1,64}")
 _SETTINGS = ("host", "id_scope", "registration_id")
 _CONNACK = {3: "server unavailable", 5: "not authorised"}  # MQTT 3.1.1, 3.2.2.3
 
@@ -61,6 +66,11 @@ async def examine(visit: Coroutine[Any, Any, Any], *, card: bool = True) -> Exam
     A failure that comes from neither the SDK nor a service is the learner's own, and raised. A client that DPS has
     refused is ended, so that the next examination hears nothing of it.
     """
+    if not inspect.isawaitable(visit):
+        raise Stop(
+            f"clinic.examine cannot wait for {shown_value(visit)}: call the device's program in it, as in "
+            "clinic.examine(device()), and run this cell again."
+        )
     with conversation.recording(quiet=True) as talk:
         try:
             await visit
@@ -152,13 +162,18 @@ def patient(target: Target) -> dict[str, str]:
 
 
 def folder(name: str) -> Path:
-    """A folder of this name in the notebook's own, made when it is not there."""
+    """A folder of this name in the notebook's own, made when it is not there. Stop when it cannot be one."""
+    if not isinstance(name, str) or not _FOLDER.fullmatch(name):
+        raise Stop(
+            f"{shown_value(name)} is no name for a folder: give letters, digits, - and _, up to 64 of them, and run "
+            "this cell again."
+        )
     return tutorial.made_folder(tutorial.own_folder(8) / name)
 
 
 def enroll(target: Target, pair: "Pair | authorities.Authority") -> None:
     """Enroll the device of this pair in place of whatever is enrolled under its name. Its registration is forgotten."""
-    name = certificates.describe(pair.certificate_file).common_name or ""
+    name = certificates.describe(_a_pair(pair).certificate_file).common_name or ""
     slots = {"primary": {"certificate": pair.certificate_file.read_text(encoding="ascii")}}
     mechanism = {"type": "x509", "x509": {"clientCertificates": slots}}
     enrollments.delete(target, name)
@@ -168,7 +183,17 @@ def enroll(target: Target, pair: "Pair | authorities.Authority") -> None:
 
 def files(pair: "Pair | authorities.Authority") -> dict[str, str]:
     """The two variables that name a device's files."""
+    _a_pair(pair)
     return {"X509_CERT_FILE": str(pair.certificate_file), "X509_KEY_FILE": str(pair.key_file)}
+
+
+def _a_pair(given: "Pair | authorities.Authority") -> "Pair | authorities.Authority":
+    if not isinstance(given, Pair | authorities.Authority):
+        raise Stop(
+            f"{shown_value(given)} is no certificate with its key: give what clinic.pair() or certificates.create() "
+            "has returned, and run this cell again."
+        )
+    return given
 
 
 def registered(target: Target, registration_id: str) -> str | None:
@@ -200,6 +225,8 @@ def admit(seed: int | None = None) -> dict[str, str]:
     `seed`, else the environment variable DPSX_CLINIC_SEED, else chance decides which fault it is; a seed that is given
     brings a new patient in any case.
     """
+    if seed is not None and (type(seed) is not int or not 0 <= seed <= _LARGEST_SEED):
+        raise Stop(f"The seed {shown_value(seed)} is not a whole number from 0 to {_LARGEST_SEED}: give one, or none.")
     target = targets.for_operator()
     given = seed if seed is not None else _seed_of_environment()
     if seed is not None or _case() is None or (_named_rightly() and why_ill(target) is None):
@@ -214,12 +241,18 @@ def settings() -> dict[str, str]:
 
 
 def prescribe(**changes: str) -> None:
-    """Change settings of the second patient: `host`, `id_scope`, `registration_id`."""
+    """Change settings of the second patient: `host`, `id_scope`, `registration_id`. Stop for what is no text."""
     if unknown := set(changes) - set(_SETTINGS):
         raise Stop(
             f"The patient has no setting {min(unknown)}: give host, id_scope or registration_id, and run this cell "
             "again."
         )
+    for setting, value in changes.items():
+        if not isinstance(value, str) or not value.isprintable() or len(value) > _LONGEST:
+            raise Stop(
+                f"The setting {setting} cannot be {shown_value(value)}: give a text of one line, in quotes, and run "
+                "this cell again."
+            )
     tutorial.write_json(_paper("settings"), _kept() | changes)
 
 
@@ -242,7 +275,10 @@ def name(number: int | None) -> View:
             "clinic.admit(seed=1), or with any other number, for a new one."
         )
     if type(number) is not int or number not in mistakes.BY_NUMBER:
-        raise Stop(f"There is no mistake {number}: give the number of a card, from 1 to 23, and run this cell again.")
+        raise Stop(
+            f"There is no mistake {shown_value(number)}: give the number of a card, from 1 to 23, and run this cell "
+            "again."
+        )
     _read_case()
     tutorial.write_json(_paper("named"), {"number": number})
     return note(f"You say: {number}, {mistakes.BY_NUMBER[number].name}.")
@@ -294,7 +330,7 @@ def _seed_of_environment() -> int | None:
     text = os.environ.get(SEED, "").strip()
     if not text:
         return None
-    if not text.isascii() or not text.isdigit():
+    if not re.fullmatch("[0-9]{1,18}", text):
         raise Stop(f"{SEED} is not a whole number: set it to one, or unset it, and run this cell again.")
     return int(text)
 

@@ -6,6 +6,7 @@ same from a terminal. What it answers, and what it does not, is in `scope`.
 
 import base64
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dpsx_helpers.emulator.running import Running
 from dpsx_helpers.emulator.store import DATABASE, Store, StoreError, read_messages, read_registrations
 from dpsx_helpers.emulator.students import Student
 from dpsx_helpers.emulator.tls import Files
+from dpsx_helpers.errors import shown_value
 from dpsx_helpers.joining import Join
 
 __all__ = ["Emulator", "EmulatorError", "Overview"]
@@ -133,6 +135,8 @@ class Emulator:
         `expires_in` is in seconds, one hour when it is not given. Raises EmulatorError when the hub refuses: an
         unknown device, more than 64 KB, 50 messages waiting already.
         """
+        if not isinstance(body, str | bytes):
+            raise EmulatorError(f"The message {shown_value(body)} is neither text nor bytes: send one of these.")
         try:
             raw = body.encode() if isinstance(body, str) else body
         except UnicodeEncodeError:
@@ -192,20 +196,20 @@ class Emulator:
 
     def add_ca_certificate(self, name: str, pem: str) -> None:
         """Upload a CA certificate, which does not count before it is verified. Raises EmulatorError."""
-        self._dps("PUT", f"certificates/{quote(name, safe='')}", {"properties": {"certificate": pem}})
+        self._dps("PUT", f"certificates/{_in_path(name)}", {"properties": {"certificate": pem}})
 
     def verification_code(self, name: str) -> str:
         """A fresh code for the proof of possession: the common name of a certificate to sign with the CA's key."""
-        path = f"certificates/{quote(name, safe='')}/generateVerificationCode"
+        path = f"certificates/{_in_path(name)}/generateVerificationCode"
         return str(self._dps("POST", path)["properties"]["verificationCode"])
 
     def verify_ca_certificate(self, name: str, pem: str) -> None:
         """Prove with that certificate that the CA's key is yours. Raises EmulatorError when it proves nothing."""
-        self._dps("POST", f"certificates/{quote(name, safe='')}/verify", {"certificate": pem})
+        self._dps("POST", f"certificates/{_in_path(name)}/verify", {"certificate": pem})
 
     def delete_ca_certificate(self, name: str) -> None:
         """Delete a CA certificate that no enrollment group names. Raises EmulatorError."""
-        self._dps("DELETE", f"certificates/{quote(name, safe='')}")
+        self._dps("DELETE", f"certificates/{_in_path(name)}")
 
     def _dps(self, method: str, path: str, document: dict[str, Any] | None = None) -> Any:
         """A request to the data plane of DPS."""
@@ -225,7 +229,7 @@ class Emulator:
 
     def dismiss(self, registration_id: str) -> None:
         """Forget a student, their key, and all that they have made. Raises EmulatorError when there is none."""
-        path = f"emulator/students/{quote(registration_id, safe='')}"
+        path = f"emulator/students/{_in_path(registration_id)}"
         request(self.state_dir, self._facts, path, method="DELETE")
 
     def board(self) -> dict[str, Any]:
@@ -270,6 +274,17 @@ def _nothing_in(state_dir: Path) -> str:
     )
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+
+
+def _in_path(name: str) -> str:
+    """A name as one part of a path. Raises EmulatorError for what no path can hold."""
+    if not _is_text(name):
+        raise EmulatorError(f"The name {shown_value(name)} is no text: give the name that it was made with.")
+    return quote(name, safe="")
+
+
 def messages(state_dir: Path, device_id: str | None = None) -> list[dict[str, Any]]:
     """Stored messages as `messages --json` prints them: `body` is text, or base64 where it is not UTF-8.
 
@@ -278,6 +293,8 @@ def messages(state_dir: Path, device_id: str | None = None) -> list[dict[str, An
     path = state_dir / DATABASE
     if not path.exists():
         raise EmulatorError(_nothing_in(state_dir))
+    if device_id is not None and not _is_text(device_id):
+        raise EmulatorError(f"The device ID {shown_value(device_id)} is no text: give one that `registrations` shows.")
     try:
         return [hub.message_document(message) for message in read_messages(path, device_id)]
     except StoreError as error:

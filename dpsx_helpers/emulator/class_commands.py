@@ -9,7 +9,7 @@ from urllib.parse import quote
 from dpsx_helpers import certificates
 from dpsx_helpers.emulator import Emulator
 from dpsx_helpers.emulator.tls import write_private
-from dpsx_helpers.errors import LearnerError
+from dpsx_helpers.errors import LearnerError, shown
 from dpsx_helpers.joining import SUFFIX, Join
 
 _MOST = 1000  # students in one command
@@ -29,7 +29,7 @@ def add_to(add: Add) -> None:
     students.add_argument("names", nargs="*", metavar="NAME", help="a registration ID: letters, digits and - . _ :")
     students.add_argument("--count", type=_count, metavar="N", help="add N students, numbered")
     students.add_argument("--prefix", default="student-", metavar="TEXT", help="before those numbers (student-)")
-    students.add_argument("--out", type=Path, metavar="DIR", help="where the join files go (students, in --state-dir)")
+    students.add_argument("--out", type=_folder, metavar="DIR", help="for the join files (students, in --state-dir)")
     board = add("board", _board, "how far every student is, and which mistakes came up")
     board.add_argument("--watch", action="store_true", help="follow the class until Ctrl-C")
     board.add_argument("--json", action="store_true", help="as one JSON object")
@@ -101,7 +101,7 @@ def _join(emulator: Emulator, name: str) -> Join:
     for join in emulator.students():
         if join.registration_id.lower() == name.lower():
             return join
-    raise LearnerError(f"There is no student {name} in this class: add them with students add {name}.")
+    raise LearnerError(f"There is no student {shown(name)} in this class: add them with students add NAME.")
 
 
 def _board(options: argparse.Namespace) -> int:
@@ -116,6 +116,12 @@ def _board(options: argparse.Namespace) -> int:
     else:
         board.show(emulator.board())
     return 0
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name of the folder is blank")
+    return Path(text)
 
 
 def _count(text: str) -> int:

@@ -23,10 +23,19 @@ def request(
     *,
     method: str = "POST",
 ) -> Any:
-    """The answer to a request in the owner's name, over HTTPS with the emulator's CA checked, past any proxy."""
+    """The answer to a request in the owner's name, over HTTPS with the emulator's CA checked, past any proxy.
+
+    Raises EmulatorError.
+    """
+    try:
+        body = json.dumps(document).encode() if method in ("POST", "PUT") else None
+    except (TypeError, ValueError, RecursionError):
+        raise EmulatorError(
+            f"The request {path} holds a value that JSON cannot carry: give texts, numbers, or objects of these."
+        ) from None
     request = urllib.request.Request(
         f"https://{facts.endpoint}/{path}",
-        data=json.dumps(document).encode() if method in ("POST", "PUT") else None,
+        data=body,
         headers={"Authorization": f"Bearer {facts.token}", "If-Match": "*"},
         method=method,
     )

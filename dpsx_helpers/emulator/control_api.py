@@ -6,7 +6,7 @@ from typing import Any
 
 from dpsx_helpers.emulator import classroom, dps, hub, refusals
 from dpsx_helpers.emulator.data_plane import LOG, Handler
-from dpsx_helpers.emulator.faults import KINDS, Fault, unfit
+from dpsx_helpers.emulator.faults import KINDS, Fault, names_a_device, unfit
 from dpsx_helpers.emulator.identity import Device
 from dpsx_helpers.emulator.refusals import Refused
 
@@ -45,7 +45,7 @@ class Reset(_ControlHandler):
         if device is None:
             self.services.reset()
             LOG.info("= reset: all that DPS and hubs kept is gone, and so are the faults")
-        elif not isinstance(device, str) or not device.isprintable():
+        elif not isinstance(device, str) or not names_a_device(device):
             raise self.bad_request("device is not a registration ID")
         else:
             self.services.forget(device)
@@ -114,7 +114,7 @@ class Students(_ControlHandler):
             raise self.bad_request("registrationIds is not a list of texts")
         unfit = [name for name in names if not dps.REGISTRATION_ID.fullmatch(name)]
         if unfit:
-            raise self.bad_request(f"{unfit[0]!r} is no registration ID")
+            raise self.bad_request(f"{unfit[0][:100]!r} is no registration ID")
         admitted = classroom.admit(self.services, names)
         LOG.info("= %d student(s) may join", len(admitted))
         self.answer([asdict(student) for student in admitted])

@@ -9,6 +9,7 @@ from enum import Enum
 
 from dpsx_helpers.emulator import refusals
 from dpsx_helpers.emulator.refusals import Refusal
+from dpsx_helpers.errors import shown_value
 
 RETRY_AFTER, SECONDS = 3, 10.0  # seconds, where a fault is not told
 MOST_SECONDS = 172_800.0
@@ -84,9 +85,9 @@ class Fault:
 
 def unfit(fault: Fault) -> str:
     """Why this cannot be switched on, as one phrase; "" when it can."""
-    if fault.kind not in KINDS:
-        return f"there is no fault {str(fault.kind)[:40]!r}; there are {', '.join(KINDS)}"
-    if fault.device is not None and (not isinstance(fault.device, str) or not fault.device.strip()):
+    if not isinstance(fault.kind, str) or fault.kind not in KINDS:
+        return f"there is no fault {shown_value(fault.kind)}; there are {', '.join(KINDS)}"
+    if fault.device is not None and not names_a_device(fault.device):
         return "the device is not a registration ID or device ID"
     if fault.left is not None and not _counts(fault.left):
         return "the number of times is not a whole number from 1 to 999999"
@@ -95,6 +96,11 @@ def unfit(fault: Fault) -> str:
     if isinstance(fault.seconds, bool) or not isinstance(fault.seconds, int | float):
         return "the seconds are not a number"
     return "" if 0 < fault.seconds <= MOST_SECONDS else f"the seconds are not above 0 and at most {MOST_SECONDS:.0f}"
+
+
+def names_a_device(value: object) -> bool:
+    """Whether a device can have it for its ID: https://learn.microsoft.com/azure/iot-dps/concepts-service#device-id"""
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= 128 and value.isprintable()
 
 
 def _counts(value: object) -> bool:
