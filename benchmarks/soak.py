@@ -80,7 +80,9 @@ class Plan:
 
 @dataclass
 class Soaked:
-    """What was recorded. `patched`: how often each device's desired value was set. `queued`: message ID to device."""
+    """What was recorded. `patched`: how often each device's desired value was set. `queued`: message ID to device,
+    `unsure`: those whose sending was not answered.
+    """
 
     plan: Plan
     seconds: float = 0.0
@@ -91,6 +93,7 @@ class Soaked:
     after: Sample | None = None
     patched: Counter[str] = field(default_factory=Counter)
     queued: dict[str, str] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
     statuses: Counter[int] = field(default_factory=Counter)
     wrong_answers: list[str] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
@@ -646,7 +649,9 @@ class Service:
     def command(self, name: str) -> None:
         number = f"m{len(self._soaked.queued) + 1}"
         self._soaked.queued[number] = name  # before it is sent: a device may have it before we have the answer
+        self._soaked.unsure.add(number)
         self._emulator.send(name, f"cloud-to-device {number}", message_id=number)
+        self._soaked.unsure.discard(number)
 
 
 # --- all together -----------------------------------------------------------------------------------------------------
@@ -808,7 +813,7 @@ def judge(soaked: Soaked, database: Path, wal_left: int) -> list[Verdict]:
     kept, waiting = _kept(database)
     found = [
         verdicts.messages(soaked.ledgers, ((one.device_id, one.body) for one in read_messages(database))),
-        verdicts.commands(soaked.ledgers, soaked.queued, waiting),
+        verdicts.commands(soaked.ledgers, soaked.queued, waiting, soaked.unsure),
         verdicts.twins(soaked.ledgers, soaked.patched, kept),
         verdicts.methods(soaked.statuses, soaked.wrong_answers),
         verdicts.service(soaked.asked, soaked.service_trouble),
