@@ -8,6 +8,7 @@ import contextlib
 import logging
 import socket
 import sqlite3
+import weakref
 from collections.abc import Callable
 from itertools import count
 
@@ -123,9 +124,14 @@ class DeviceProtocol(asyncio.Protocol):
         self._label = next(listener.labels)
         self._channel = Channel(listener.context)
         self._websocket = websocket
-        self._conversation = Conversation(
-            listener.services, self._label, lambda: self._channel.peer_certificates, lambda: listener.changed(self)
-        )
+        channel, weakly = self._channel, weakref.ref(self)  # a cycle would outlive the connection until it is collected
+
+        def changed() -> None:
+            connection = weakly()
+            if connection is not None:
+                listener.changed(connection)
+
+        self._conversation = Conversation(listener.services, self._label, lambda: channel.peer_certificates, changed)
         self._finished = False
         self._half_closed = False
         self._unread = False  # the device does not read what is sent to it

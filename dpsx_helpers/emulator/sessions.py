@@ -7,6 +7,7 @@ CONNECT is in `dps_peer` and `hub_peer`.
 """
 
 import logging
+import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
@@ -199,7 +200,7 @@ class Conversation:
         peer: _Peer
         if isinstance(login, topics.DpsLogin):
             self._meet(Stage.DPS_CONNECT, login.registration_id)
-            peer = DpsPeer(self, dps.admit(packet, login, certificate, self.services.dps.id_scope, sent))
+            peer = DpsPeer(weakref.proxy(self), dps.admit(packet, login, certificate, self.services.dps.id_scope, sent))
         else:
             self._meet(Stage.HUB_CONNECT, login.device_id)
             peer = self._admit_to_hub(packet, login, certificate)
@@ -230,7 +231,7 @@ class Conversation:
         services, stamp = self.services, self.services.stamp()
         device = services.store.device(services.hub_at(login.host) or "", login.device_id)
         session = hub.admit(packet, login, certificate, device, services.dps.hubs, stamp.now.timestamp())
-        return HubPeer(self, session, packet)
+        return HubPeer(weakref.proxy(self), session, packet)
 
 
 @lru_cache(maxsize=128)
