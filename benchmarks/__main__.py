@@ -21,6 +21,7 @@ ROWS = (
     "device", "registrations", "telemetry", "connects", "idle", "start", "certificate", "notebooks", "growth",
 )  # fmt: skip
 
+_INTERRUPTED = 130  # as shells count Ctrl-C
 _QUIET = 0.5  # of one processor, on average in the last minute
 
 _ABOUT = """\
@@ -38,21 +39,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(sentence, flush=True)
     if (busy := machine.load()) is not None and busy > _QUIET:
         print(f"This machine is busy (load {busy:g}), and what else runs is measured too.", file=sys.stderr, flush=True)
+    rows, status = _rows(modules, options.rounds)
+    if rows:
+        print(as_text(rows), flush=True)
     try:
-        rows = [row for one in modules if (row := _measured(one, options.rounds)) is not None]
-        if rows:
-            print(as_text(rows))
         if options.json and rows:
             options.json.write_text(as_json(rows), encoding="utf-8")
         if options.page and rows:
             _write(options.page, rows)
-    except KeyboardInterrupt:
-        print("\nStopped; what was measured is lost.", file=sys.stderr)
-        return 130
     except (PageError, OSError) as error:
         print(f"{error}", file=sys.stderr)
         return 1
-    return 0 if len(rows) == len(modules) else 1
+    return status
+
+
+def _rows(modules: Sequence[Any], rounds: int | None) -> tuple[list[Row], int]:
+    """What could be measured, and the exit status. After Ctrl-C that is what was whole by then."""
+    rows: list[Row] = []
+    try:
+        for one in modules:
+            if (row := _measured(one, rounds)) is not None:
+                rows.append(row)
+    except KeyboardInterrupt:
+        print(f"\nStopped; measured until then: {', '.join(row.name for row in rows) or 'nothing'}.", file=sys.stderr)
+        return rows, _INTERRUPTED
+    return rows, 0 if len(rows) == len(modules) else 1
 
 
 def module(name: str) -> Any:

@@ -342,6 +342,23 @@ def test_a_row_that_fails_is_said_in_one_line_and_the_others_are_measured(
     assert "work of one" not in said.out
 
 
+def test_what_was_measured_before_ctrl_c_is_kept(
+    rows: Rows, paper: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(rounds: int) -> list[Line]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["benchmarks.two"], "measure", stop)
+    assert command.main(["--page", str(paper)]) == 130
+    said = capsys.readouterr()
+    assert "Stopped; measured until then: one.\n" in said.err
+    assert "work of one" in said.out
+    assert [one.name for one in read(json.loads(paper.with_suffix(".json").read_text()))] == ["one"]
+    monkeypatch.setattr(sys.modules["benchmarks.one"], "measure", stop)
+    assert command.main([]) == 130
+    assert "measured until then: nothing." in capsys.readouterr().err
+
+
 def test_the_page_gets_tables_between_its_markers_and_keeps_the_rest(rows: Rows, paper: Path) -> None:
     before = re.sub(r"(<!-- \w.*? -->)\n<!-- end -->", r"\1", paper.read_text())
     assert command.main(["--page", str(paper)]) == 0
@@ -572,7 +589,10 @@ def test_rows_beside_mosquitto_say_when_it_is_not_there() -> None:
     for lines in (telemetry.figures(1, 0.85, run), connects.figures("EC", run), idle.figures(1000, rest)):
         assert all("mosquitto" in cells and "not measured" in cells for cells in table(lines).splitlines()[2:])
     pace, cost = telemetry.figures(1, 0.85, run, [Run(1.8, 0.1)])
-    assert [one.met for one in (pace, cost) if isinstance(one, Figure)] == [True, True], "0.9 of the pace, 20 µs"
+    assert [one.met for one in (pace, cost) if isinstance(one, Figure)] == [True, True]
+    assert isinstance(pace, Figure)
+    assert isinstance(cost, Figure)
+    assert (pace.ours.median, cost.ours.median, cost.unit) == (10_000, 20, "µs"), "20,000 messages in 2 s, with 0.4 s"
     memory, after, _ = idle.figures(1000, rest, rest)
     assert [one.met for one in (memory, after) if isinstance(one, Figure)] == [True, False]
 
