@@ -262,9 +262,7 @@ class Emulator:
 
     def stop(self) -> None:
         """End the process and wait until its ports are free. Nothing happens when it has ended already."""
-        facts = running.read(self.state_dir)
-        if facts is None or facts.token == self._facts.token:
-            stop(self.state_dir)
+        process.stop(self.state_dir, self._facts.token)
 
 
 def _nothing_in(state_dir: Path) -> str:

@@ -129,21 +129,22 @@ def _answers(state_dir: Path, facts: Running) -> bool:
     return True
 
 
-def stop(state_dir: Path) -> None:
+def stop(state_dir: Path, whose: str | None = None) -> None:
     """End the process, if there is one, and wait until its ports are free.
 
-    One that is only just starting is ended when it is ready. Raises EmulatorError when it does not end.
+    One that is only just starting is ended when it is ready. `whose` is the token of the one that is meant: any other
+    is left alone, and so is one that somebody starts while this one ends. Raises EmulatorError when it does not end.
     """
     from dpsx_helpers.emulator import control  # which knows this module
 
     told, deadline = None, time.monotonic() + STOP_WITHIN
     while running.is_held(state_dir):
         facts = running.read(state_dir)
+        if facts is not None and whose not in (None, facts.token):
+            break
         if facts is not None and told is None:
             control.request(state_dir, facts, "emulator/stop")
-            told, deadline = facts, time.monotonic() + STOP_WITHIN
-        elif facts is not None and told is not None and facts.pid != told.pid:
-            break  # somebody has started another one meanwhile
+            told, whose, deadline = facts, facts.token, time.monotonic() + STOP_WITHIN
         elif time.monotonic() > deadline:
             if told is None:
                 raise EmulatorError(f"The emulator of {state_dir} neither becomes ready nor ends: end its process.")

@@ -379,23 +379,38 @@ def test_starting_and_stopping_while_it_stops_wait_for_its_end(tmp_path: Path) -
     emulators = [Emulator.start(tmp_path / "state", host=free_host())]
     first = emulators[0].overview
     context = ssl.create_default_context(cafile=str(first.ca_file))
-    with (
-        socket.create_connection((first.host, first.mqtt_port)) as plain,
-        context.wrap_socket(plain, server_hostname=first.host) as device,
-        ThreadPoolExecutor(3) as pool,
-    ):
-        stops = [pool.submit(emulators[0].stop) for _ in range(2)]
-        assert device.recv(1) == b"", "it says goodbye"
-        emulators.append(Emulator.start(tmp_path / "state", host=first.host))
-        for stop in stops:
-            stop.result(timeout=20)
     try:
+        with (
+            socket.create_connection((first.host, first.mqtt_port)) as plain,
+            context.wrap_socket(plain, server_hostname=first.host) as device,
+            ThreadPoolExecutor(3) as pool,
+        ):
+            stops = [pool.submit(emulators[0].stop) for _ in range(2)]
+            assert device.recv(1) == b"", "it says goodbye"
+            emulators.append(Emulator.start(tmp_path / "state", host=first.host))
+            for each in stops:
+                each.result(timeout=20)
         assert emulators[1].running()
         assert emulators[1].overview.pid != first.pid
         emulators[0].stop()
         assert emulators[1].running(), "that was somebody else's"
     finally:
-        emulators[1].stop()
+        for emulator in emulators:
+            emulator.stop()
+
+
+def test_stopping_one_that_has_gone_leaves_another_alone_that_is_only_just_starting(start: Start) -> None:
+    emulator = start()
+    emulator.kill()
+    command = [*COMMAND, "run", "--state-dir", str(emulator.state_dir), "--host", emulator.host]
+    other = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: running.is_held(emulator.state_dir))
+        emulator.emulator.stop()
+        assert status(emulator.state_dir)["pid"] == other.pid
+    finally:
+        other.terminate()
+        other.wait()
 
 
 def test_stopping_returns_though_somebody_has_started_another_meanwhile(
