@@ -259,10 +259,12 @@ def test_an_emulator_that_a_neighbour_has_put_there_is_refused(street: Path) -> 
     work = alice.home(street) / "work"
     assert alice.does("mkdir", "-m", "0775", str(work)).returncode == 0
     theirs = work / "emulator"
-    assert bob.starts(work).isdigit()
+    process = psutil.Process(int(bob.starts(work)))
     assert bob.does("chmod", "0777", str(theirs)).returncode == 0
     assert "belongs to another user of this machine" in alice.starts(work)
     assert bob.does("mv", str(theirs / "emulator.lock"), str(theirs / "away")).returncode == 0
+    _, alive = psutil.wait_procs([process], timeout=20)
+    assert not alive, "without its lock it ends"
     before = sorted(theirs.iterdir())
     assert "belongs to another user of this machine" in alice.starts(work)
     assert sorted(theirs.iterdir()) == before, "and nothing was started in it"
