@@ -1,7 +1,7 @@
 """Slow and rude clients: each costs a bounded time and a bounded memory, and nobody else is harmed.
 
-What a connection may cost at most, and costs here: 51 KB for one that never comes to its CONNECT, whatever it has said
-until then; 24 KB for a device that is there and silent; some 2 MB for one that asks and does not read.
+A connection costs 51 KB until it comes to its CONNECT, whatever it has said until then, and 37 KB as that of a device
+that is there and silent; each may cost 128 KB here. For one that does not read, what waits comes on top.
 """
 
 import asyncio
