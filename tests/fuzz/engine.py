@@ -26,7 +26,8 @@ WITHIN = 20.0  # seconds for one input; the slowest takes a tenth of one, on a m
 _LONG = 1000  # inputs with nothing new
 _SMALLER_WITHIN = 15.0  # seconds to make one finding smaller
 _MOST_KEPT, _LATEST = 3000, 8  # inputs in a corpus; those that came last
-_REPLAYED, _PER_INPUT = 80, 16 * 1024  # inputs of the search for leaks; bytes that each may cost, by chance of malloc
+_REPLAYED, _ROUNDS = 60, 8  # inputs of the search for leaks, and how often they are run
+_PER_INPUT = 16 * 1024  # bytes that each may cost, by chance of malloc
 
 
 class Target(Protocol):
@@ -225,13 +226,14 @@ class Fuzzer:
     def look_for_leaks(self) -> Finding | None:
         """Run some of the corpus again and again: when all caches are full, nothing may be left of an input.
 
-        What Python counts is exact, an object of each input shows. What C libraries hold shows in the memory of the
-        process, where the bound leaves room for what malloc keeps.
+        What Python counts is exact but for caches, which fill in some rounds and not in all: no round is free of what
+        each input leaves. What C libraries hold shows in the memory of the process, where the bound leaves room for
+        what malloc keeps.
         """
         chosen = self._chance.sample(self.corpus, min(len(self.corpus), _REPLAYED))
         rounds = -(-_REPLAYED // max(1, len(chosen)))
         process, marks = psutil.Process(), []
-        for _ in range(4):
+        for _ in range(_ROUNDS):
             for given in chosen * rounds:
                 self.target.run(given)
                 self.target.check()
