@@ -5,6 +5,7 @@ What devices send in one turn of the event loop is stored in one commit; the ans
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 import sqlite3
@@ -31,6 +32,9 @@ MAX_SILENCE = 1767.0  # seconds, the most that a hub waits
 # Property changes and method calls come on top, as many as the service side makes.
 MOST_UNREAD = 6 << 20
 AT_ONCE = 32 << 10  # bytes of one connection before the others have their turn: 16,000 of the shortest packets
+# Connections. asyncio's transports, and what `websockets` keeps of a WebSocket, refer to themselves: the collector has
+# to come by for them, and by itself it seldom does.
+COLLECT_AFTER = 500
 LINGER = 1.0  # seconds to go on reading after our end of a connection is closed
 
 
@@ -57,6 +61,7 @@ class Listener:
         self._crowd = Crowd(self.places, MOST_DEVICES, "devices", "had not come to their CONNECT")
         self.labels = (f"c{number}" for number in count(1))
         self.open: set[DeviceProtocol] = set()
+        self._ended = 0
         self._empty = asyncio.Event()
         self._changed: dict[DeviceProtocol, None] = {}
         self._scheduled = False
@@ -85,6 +90,9 @@ class Listener:
     def forget(self, connection: "DeviceProtocol") -> None:
         self.open.discard(connection)
         self.places.leave(connection)
+        self._ended += 1
+        if self._ended % COLLECT_AFTER == 0:
+            asyncio.get_running_loop().call_soon(gc.collect)
         if not self.open:
             self._empty.set()
 

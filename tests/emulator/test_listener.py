@@ -14,6 +14,7 @@ from pki import Device, make_device
 from wire import HOST, SCOPE, Desk, commands_to, events
 
 from benchmarks.light_device import Connection
+from dpsx_helpers.emulator import listener as listener_module
 from dpsx_helpers.emulator import tls
 from dpsx_helpers.emulator.listener import DeviceProtocol, Listener
 
@@ -90,3 +91,24 @@ def test_a_connection_that_has_ended_takes_no_memory(user: str, end: str, desk: 
     served = asyncio.run(live(listener, device, user, end))
     assert len(served) == (2 if end == "evicted" else 1)
     assert [one() for one in served] == [None] * len(served)
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_asyncio_leaves_of_connections_is_collected_after_some_of_them(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its transports refer to themselves, those of Python 3.11 at least."""
+    monkeypatch.setattr(listener_module, "COLLECT_AFTER", 1)
+    device = make_device(tmp_path, NAME)
+    desk.add(NAME, primary_thumbprint=device.thumbprint)
+    files = tls.Files(tmp_path)
+    tls.prepare(files, HOST, datetime.now(UTC))
+    listener = Listener(desk.services, tls.server_context(files), ignore)
+    asyncio.run(live(listener, device, HUB_USER, "in order"))
+    left = transports()
+    gc.collect()
+    assert left == transports()
+
+
+def transports() -> int:
+    return sum(type(one).__name__ == "_SelectorSocketTransport" for one in gc.get_objects())
