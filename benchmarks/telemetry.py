@@ -5,6 +5,7 @@ import selectors
 import ssl
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from paho.mqtt import client as paho
@@ -44,7 +45,7 @@ def measure(rounds: int) -> list[Line]:
 
 def _measured(running: Emulator, servers: list[Server], devices: list[Device], rounds: int, part: float) -> list[Line]:
     before = _stored(running)
-    works = [lambda server=server: send(running, server, devices) for server in servers]  # type: ignore[misc]
+    works = [partial(send, running, server, devices) for server in servers]
     results = alternate(rounds, *works)
     if (stored := _stored(running) - before) != (rounds + 1) * MESSAGES:
         raise RuntimeError(f"{(rounds + 1) * MESSAGES} messages were acknowledged, and {stored} are stored")
