@@ -1,9 +1,9 @@
 """What a device's packets do: each goes to the rules, its records to the store, its answers back. No sockets.
 
 The caller feeds in the bytes that came, lets the store commit, and only then sends what waits in `outbox`: nothing is
-acknowledged that is not stored. One INFO line is logged for each step of the protocol: `<` came in, `>` goes out; a
-refusal is a WARNING with its reason and remedy, which Azure does not tell the device. What a device does after its
-CONNECT is in `dps_peer` and `hub_peer`.
+acknowledged that is not stored. One INFO line is logged for each step of the protocol but pings: `<` came in, `>` goes
+out; a refusal is a WARNING with its reason and remedy, which Azure does not tell the device. What a device does after
+its CONNECT is in `dps_peer` and `hub_peer`.
 """
 
 import logging
@@ -184,8 +184,7 @@ class Conversation:
                 peer.log.info("%s > UNSUBACK", self.label)
                 self.send(mqtt.unsuback(packet.packet_id))
             case mqtt.PingReq():
-                peer.log.info("%s < PINGREQ, > PINGRESP", self.label)
-                self.send(mqtt.pingresp())
+                self.send(mqtt.pingresp())  # no line: those of many devices would push all else out of the log
             case mqtt.Disconnect():
                 peer.log.info("%s < DISCONNECT", self.label)
                 self._in_order = True
