@@ -149,7 +149,7 @@ class Table:
 
     def _can_be_shown(self) -> None:
         store = self.desk.store
-        for message in store.messages(NAME, 100):
+        for message in store.messages(NAME, 100, 1 << 20):
             assert hub.message_document(message)["deviceId"] == NAME
         shown = store.twin(wire.HUB, NAME)
         assert shown is None or twin.unfit("properties.reported", shown.reported.values) == ""
