@@ -93,7 +93,7 @@ def test_a_start_on_a_full_disk_is_one_line_and_the_next_one_works(
 ) -> None:
     """With more room it comes further: to the lock, the database, the keys, the bundle of certificates."""
     state, came_to = small_disk.folder / "state", []
-    for room in (0, 170_000, 300_000):
+    for room in (0, 170_000, 240_000):
         small_disk.fill(leave=room)
         line = failed_start(state, "--host", free_host())
         assert line.startswith(FULL.format(state)), line

@@ -586,7 +586,7 @@ NESTINGS: dict[str, Callable[[int], str]] = {
 def test_a_query_may_be_nested_and_stays_quick(nesting: Callable[[int], str]) -> None:
     began = perf_counter()
     assert holds(nesting(query.MAX_DEPTH))
-    assert perf_counter() - began < 1
+    assert perf_counter() - began < 20, "it takes milliseconds; what grows with the square would take minutes"
 
 
 @pytest.mark.parametrize("nesting", NESTINGS.values(), ids=list(NESTINGS))
@@ -600,7 +600,7 @@ def test_a_query_of_a_megabyte_is_refused_at_once() -> None:
     text = "SELECT * FROM devices WHERE " + "(" * 2**20
     began = perf_counter()
     assert refusal(text) == bad_at_hub("the query has 1048604 characters; 8192 are allowed")
-    assert perf_counter() - began < 1
+    assert perf_counter() - began < 20, "it takes milliseconds; what grows with the square would take minutes"
 
 
 @pytest.mark.parametrize("piece", ["(", "NOT ", "'", '"\\', "[[", "a.", "a OR ", "-", "9", "'\\u0041", " ", "\0", "f("])
@@ -608,7 +608,7 @@ def test_the_longest_query_is_answered_at_once(piece: str) -> None:
     text = "SELECT * FROM devices WHERE " + piece * (8000 // len(piece))
     began = perf_counter()
     attempt(text)
-    assert perf_counter() - began < 1
+    assert perf_counter() - began < 20, "it takes milliseconds; what grows with the square would take minutes"
 
 
 def test_a_query_of_exactly_8192_characters_is_read() -> None:
