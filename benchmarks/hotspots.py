@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import connects, setting, telemetry
 from benchmarks.peers import Server
+from benchmarks.programs import ROOT
 from dpsx_helpers.emulator import Emulator
 
 # Processor time, not that of the clock: what others do on the machine is not to be in it.
@@ -43,12 +44,13 @@ _FUNCTIONS = 15  # listed
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hotspots", description="Show where the time goes.")
     parser.add_argument("work", choices=("telemetry", "connects"))
-    work = parser.parse_args().work
+    parser.add_argument("--clone", type=Path, default=ROOT, help="whose emulator: another clone's (this one's)")
+    options = parser.parse_args()
     with setting.folder() as folder:
         state_dir = folder / "emulator"
         run = [sys.executable, "-c", _PROFILED, str(folder / "profile"), *setting.run_arguments(state_dir)]
-        with setting.emulator_by(run, state_dir) as running:
-            count = _telemetry(running, folder) if work == "telemetry" else _connects(running, folder)
+        with setting.emulator_by(run, state_dir, options.clone.resolve()) as running:
+            count = _telemetry(running, folder) if options.work == "telemetry" else _connects(running, folder)
         print(report(pstats.Stats(str(folder / "profile")), count))
     return 0
 

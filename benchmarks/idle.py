@@ -28,10 +28,13 @@ _MOST, _MOST_BUSY = 60.0, 2.0  # kB for a device, percent of a core: the aims
 
 @dataclass(frozen=True)
 class Rest:
-    """kB for each device, once all are connected and once each has sent _BODY, and percent of a core at rest."""
+    """kB for each device, once all are connected and once each has sent _BODY, and percent of a core at rest: while
+    nobody says anything, and with a PINGREQ a minute of each.
+    """
 
     connected: float
     sent: float
+    silent: float
     busy: float
 
 
@@ -53,6 +56,7 @@ def figures(count: int, ours: Sequence[Rest], peer: Sequence[Rest] = ()) -> list
     rows = [
         (f"memory for each of {count:,} idle devices", "kB", "connected", most),
         (f"the same after each has sent {len(_BODY) // 1000} kB", "kB", "sent", most),
+        (f"busy with {count:,} idle devices that are silent", "% of a core", "silent", busy),
         (f"busy with {count:,} idle devices, a PINGREQ a minute", "% of a core", "busy", busy),
     ]
     return [
@@ -99,18 +103,19 @@ async def _hold(server: Server, running: Emulator, devices: Sequence[Device]) ->
     await asyncio.gather(*map(send, devices, connections))
     sent = server.memory()
     await asyncio.sleep(_SETTLED)
+    silent = await _busy(server, [])
     busy = await _busy(server, connections)
     for connection in connections:
         connection.cut()
     each = 1000 / len(devices)
-    return Rest((connected - empty) * each, (sent - empty) * each, busy)
+    return Rest((connected - empty) * each, (sent - empty) * each, silent, busy)
 
 
 async def _busy(server: Server, connections: Sequence[Connection]) -> float:
-    """Percent of a core that the server uses while each device sends a PINGREQ in every _KEEP_ALIVE."""
+    """Percent of a core that the server uses while each of these devices sends a PINGREQ in every _KEEP_ALIVE."""
     loop = asyncio.get_running_loop()
     cpu, begin = server.cpu(), loop.time()
-    every = _KEEP_ALIVE / len(connections)
+    every = _KEEP_ALIVE / max(1, len(connections))
     for number, connection in enumerate(connections):
         due = begin + number * every
         if due > begin + _REST:

@@ -585,7 +585,7 @@ def test_telemetry_and_connections_are_measured_on_both_servers(
 
 
 def test_rows_beside_mosquitto_say_when_it_is_not_there() -> None:
-    run, rest = [Run(2.0, 0.4)], [idle.Rest(30.0, 70.0, 1.0)]
+    run, rest = [Run(2.0, 0.4)], [idle.Rest(30.0, 70.0, 0.1, 1.0)]
     for lines in (telemetry.figures(1, 0.85, run), connects.figures("EC", run), idle.figures(1000, rest)):
         assert all("mosquitto" in cells and "not measured" in cells for cells in table(lines).splitlines()[2:])
     pace, cost = telemetry.figures(1, 0.85, run, [Run(1.8, 0.1)])
@@ -593,7 +593,7 @@ def test_rows_beside_mosquitto_say_when_it_is_not_there() -> None:
     assert isinstance(pace, Figure)
     assert isinstance(cost, Figure)
     assert (pace.ours.median, cost.ours.median, cost.unit) == (10_000, 20, "µs"), "20,000 messages in 2 s, with 0.4 s"
-    memory, after, _ = idle.figures(1000, rest, rest)
+    memory, after, *_ = idle.figures(1000, rest, rest)
     assert [one.met for one in (memory, after) if isinstance(one, Figure)] == [True, False]
 
 
@@ -631,8 +631,8 @@ def test_connections_are_judged_by_their_pace(seconds: float, met: bool) -> None
 
 
 def test_devices_at_rest_are_judged_by_memory_and_processor_time() -> None:
-    lines = idle.figures(1000, [Rest(40, 61, 1.0)], [Rest(20, 20, 0.1)])
-    assert [line.met for line in lines if isinstance(line, Figure)] == [True, False, True]
+    lines = idle.figures(1000, [Rest(40, 61, 0.1, 2.5)], [Rest(20, 20, 0.0, 0.1)])
+    assert [line.met for line in lines if isinstance(line, Figure)] == [True, False, True, False]
 
 
 def test_a_registration_that_is_refused_is_no_measurement_either(tmp_path: Path) -> None:
