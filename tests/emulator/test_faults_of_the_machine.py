@@ -275,19 +275,25 @@ def test_what_sqlite_rolls_back_in_the_middle_of_a_turn_is_not_acknowledged_to_a
     assert "what comes is stored again; 1 time(s) it was not" in caplog.text
 
 
+def a_door(seen: list[str]) -> Any:
+    """A connection that says whether its device is answered or dropped."""
+
+    class Door:
+        flush = staticmethod(lambda: seen.append("answered"))
+        abort = staticmethod(lambda: seen.append("dropped"))
+
+    return Door()
+
+
 def test_a_request_whose_commit_fails_takes_with_it_what_devices_wrote_meanwhile(desk: Desk) -> None:
     desk.add("patient")
     line = desk.online("patient")
     doors = listener.Listener(desk.services, None, lambda: None)  # type: ignore[arg-type]
     seen: list[str] = []
 
-    class Door:
-        flush = staticmethod(lambda: seen.append("answered"))
-        abort = staticmethod(lambda: seen.append("dropped"))
-
     async def turn() -> None:
         line.conversation.receive(publish(events("patient"), b"hello"))
-        doors.changed(Door())  # type: ignore[arg-type]
+        doors.changed(a_door(seen))
         desk.services.not_stored(full())  # what a handler does with the error of its commit
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -303,16 +309,12 @@ def test_a_request_that_was_not_stored_costs_no_device_of_a_later_turn_its_answe
     doors = listener.Listener(desk.services, None, lambda: None)  # type: ignore[arg-type]
     seen: list[str] = []
 
-    class Door:
-        flush = staticmethod(lambda: seen.append("answered"))
-        abort = staticmethod(lambda: seen.append("dropped"))
-
     async def turns() -> None:
         desk.store.put_fact("of a request", "x")
         desk.services.not_stored(full())
         await asyncio.sleep(0)
         line.conversation.receive(publish(events("patient"), b"hello"))
-        doors.changed(Door())  # type: ignore[arg-type]
+        doors.changed(a_door(seen))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
