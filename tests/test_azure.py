@@ -3,7 +3,6 @@ Azure, and takes for a token of Microsoft Entra its own, which only its owner ca
 """
 
 import importlib.util
-import json
 import os
 import sys
 import time
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import beyond
-import ipywidgets
 import nbformat
 import pytest
 from azure.core.credentials import AccessToken
@@ -21,8 +19,7 @@ from devices import NAME
 from executed import Kernel, errors, only_sentence, read, said, tagged
 from leaks import leaks, traces
 from processes import unable
-from test_forms import beside, fields, labelled, press_enter, type_in
-from test_forms import traces as traces_of_form
+from test_forms import beside, fields, labelled, press_enter, saved, type_in
 
 from dpsx_helpers import access, certificates, enrollments, forms, registry, targets, tutorial
 from dpsx_helpers.certificates import Pair
@@ -151,8 +148,7 @@ def test_typed_connection_strings_stay_in_memory_alone(on_azure: Path) -> None:
     assert (target.service_endpoint, target.hubs, target.credential) == (DPS, (HUB,), None)
     assert target.dps_connection_string == connection_string(DPS)
     assert repr(target.dps_connection_string) == tutorial.MASK
-    seen = json.dumps(ipywidgets.Widget.get_manager_state(), default=repr) + traces_of_form(form) + repr(target)
-    assert traces((seen + repr(tutorial._entered)).encode(), KEY) == []
+    assert traces(saved(form) + f"{target!r} {tutorial._entered!r}".encode(), KEY) == []
     assert leaks(on_azure, [KEY]) == []
     tutorial.enter("target", "emulator")
     tutorial.enter("target", "azure")
