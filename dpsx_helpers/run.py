@@ -382,7 +382,16 @@ class _Kernel:
             self._channels.stop_channels()
             self._channels = None
         if self._manager.has_kernel:
+            self._leave_our_group()
             await self._manager.shutdown_kernel(now=True)
+
+    def _leave_our_group(self) -> None:
+        """A process that Ctrl-C ends just as it starts is still in our process group: jupyter_client notes that group,
+        and kills it whole, us too.
+        """
+        provisioner: Any = self._manager.provisioner
+        if hasattr(os, "getpgrp") and provisioner.pgid == os.getpgrp():
+            provisioner.pgid = None  # the process alone is ended then
 
 
 class _Progress:

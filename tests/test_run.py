@@ -631,5 +631,30 @@ def test_a_run_that_is_stopped_tidies_up(number: str, moment: Callable[[Running]
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+#: `dpsx run`, whose kernels meet what Ctrl-C does to a child that has not yet left the group of its parent.
+_HIT_BEFORE_ITS_OWN_GROUP = """
+import os, subprocess, sys
+from jupyter_client import launcher
+
+def hit(command, start_new_session, **kwargs):
+    assert start_new_session
+    child = subprocess.Popen([sys.executable, "-c", "import os; os._exit(1)"], **kwargs)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    return child
+
+launcher.Popen = hit
+from dpsx_helpers.__main__ import main
+raise SystemExit(main(["run"]))
+"""
+
+
+@OF_POSIX
+def test_a_kernel_that_ctrl_c_hits_as_it_starts_does_not_take_the_run_with_it(tmp_path: Path) -> None:
+    (script := tmp_path / "hit.py").write_text(_HIT_BEFORE_ITS_OWN_GROUP)
+    line = Running(tmp_path / "work", {}, sys.executable, str(script)).ended().one_line()
+    assert "the Python process of this notebook ended or never answered; see " in line
+    assert processes_of(tmp_path) == []
+
+
 def test_the_notebooks_that_are_run_are_those_of_this_checkout() -> None:
     assert notebooks_folder() == ROOT / "notebooks"
