@@ -1,5 +1,6 @@
 """The project's own promises: locks that agree, clean code, clean notebooks, commands that the README really has."""
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -73,6 +74,28 @@ def test_the_locks_serve_windows_and_macos() -> None:
     text = (ROOT / "requirements.txt").read_text()
     assert "sys_platform == 'win32'" in text
     assert "sys_platform == 'darwin'" in text
+
+
+def test_the_audit_tells_what_is_known_from_what_it_cannot_tell() -> None:
+    spec = importlib.util.spec_from_file_location("audit", ROOT / ".ci" / "audit.py")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(audit := importlib.util.module_from_spec(spec))
+
+    def page(version: str, *known: dict[str, str | None]) -> dict[str, object]:
+        return {"info": {"version": version}, "vulnerabilities": list(known)}
+
+    pages = {
+        "good": page("1.0"),
+        "bad": page("2", {"id": "PYSEC-1", "withdrawn": None}),
+        "cleared": page("3", {"id": "PYSEC-2", "withdrawn": "2026-01-01"}),
+        "old": page("5"),
+    }
+    lock = ["# Made by hand", "good==1", "bad==2 ; sys_platform == 'win32'", "cleared==3", "old==4", "gone==1", "-e ."]
+    known, unknown, good = audit.audit(audit.pins(lock), pages.get)
+    assert known == ["bad 2: PYSEC-1"]
+    assert unknown == ["old 4: 5 is the newest", "gone 1: no page"]
+    assert good == 2
 
 
 def test_every_direct_dependency_is_locked_within_its_range() -> None:
