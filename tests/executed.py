@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
@@ -42,9 +43,12 @@ class Kernel:
     def __init__(self, folder: Path, **environment: str) -> None:
         folder.mkdir(parents=True)
         self._runner = asyncio.Runner()
+        # Sockets in files with short paths: a free port may be taken by the time that the kernel binds it.
+        self._sockets = TemporaryDirectory()
         self._manager = AsyncKernelManager(
-            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), connection_file=str(folder / "connection.json")
-        )
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), connection_file=str(folder / "connection.json"),
+            transport="ipc", ip=os.path.join(self._sockets.name, "kernel"),
+        )  # fmt: skip
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DPSX_")}
         for name in (*tutorial.VARIABLES, *targets.TRUST, *targets.CONNECTION_STRINGS):
             kept.pop(name, None)
@@ -64,6 +68,7 @@ class Kernel:
     def end(self) -> None:
         self._runner.run(self._manager.shutdown_kernel(now=True))
         self._runner.close()
+        self._sockets.cleanup()
 
 
 def said(cell: Any) -> str:
