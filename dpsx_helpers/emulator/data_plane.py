@@ -5,7 +5,7 @@ import json
 import logging
 import sqlite3
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -23,6 +23,7 @@ from dpsx_helpers.joining import POLICY
 LOG = logging.getLogger("dpsx_helpers.emulator.service")
 _labels = (f"h{number}" for number in count(1))
 _AS_LONG_AGAIN = 60_000_000  # bytes
+PIECE = 4096  # bytes of a list that are sent at once, and what is left of its last item
 DPS_API_VERSIONS = frozenset(
     {"2018-11-01", "2019-03-31", "2020-03-01", "2021-06-01", "2021-10-01", "2025-07-01-preview"}
 )
@@ -165,18 +166,24 @@ class Handler(RequestHandler):
     def _answer(self, document: Any, status: int) -> None:
         self.set_status(status)
         if status == 204:
-            self._say("")
+            self._say([])
         else:
             self.set_header("Content-Type", "application/json; charset=utf-8")
             etag = document.get("etag") if isinstance(document, dict) else None
             if isinstance(etag, str):
                 self.set_header("ETag", '"{}"'.format(etag.strip('"')))
-            self._say(json.dumps(document))
+            self._say(list(in_pieces(document)))
 
-    def _say(self, text: str) -> None:
+    def _say(self, pieces: list[bytes]) -> None:
         """Finish with that, and part from who does not read it in time: nobody else would, and it takes memory."""
-        read = self.finish(text or None)
-        patience = self.control.answer_within * (1 + len(text) / _AS_LONG_AGAIN)
+        size = sum(map(len, pieces))
+        if len(pieces) > 1:
+            self.set_header("Content-Length", str(size))
+        for piece in pieces[:-1]:
+            self.write(piece)
+            self.flush()  # or else tornado puts all pieces together
+        read = self.finish(pieces[-1] if pieces else None)
+        patience = self.control.answer_within * (1 + size / _AS_LONG_AGAIN)
         late = asyncio.get_running_loop().call_later(patience, self._give_up)
         read.add_done_callback(lambda _: late.cancel())
 
@@ -274,6 +281,24 @@ class Handler(RequestHandler):
             return refusals.dps_error(row, stamp.guid, stamp.text)
         self.set_header("iothub-errorcode", row.error_name or row.text)
         return refusals.hub_error(refused, stamp.guid, stamp.text)
+
+
+def in_pieces(document: Any) -> Iterator[bytes]:
+    """A document as JSON. A list comes in pieces: they end with the item that brings them to PIECE bytes.
+
+    As one piece a list of hundreds of devices is copied five times over before it is sent, each time to a new place in
+    memory that has to be that large. Among what connections keep there soon is none, and the process grows.
+    """
+    if not isinstance(document, list):
+        yield json.dumps(document).encode()
+        return
+    piece = "["
+    for number, item in enumerate(document):
+        piece += f"{', ' if number else ''}{json.dumps(item)}"
+        if len(piece) >= PIECE:
+            yield piece.encode()
+            piece = ""
+    yield f"{piece}]".encode()
 
 
 _WITH_ITS_REMEDY = (

@@ -61,6 +61,7 @@ class Listener:
         self._crowd = Crowd(self.places, MOST_DEVICES, "devices", "had not come to their CONNECT")
         self.labels = (f"c{number}" for number in count(1))
         self.open: set[DeviceProtocol] = set()
+        self.inbox = memoryview(bytearray(AT_ONCE))  # what a connection has just received, before anything else is done
         self._ended = 0
         self._empty = asyncio.Event()
         self._changed: dict[DeviceProtocol, None] = {}
@@ -124,8 +125,11 @@ class Listener:
             await self._empty.wait()
 
 
-class DeviceProtocol(asyncio.Protocol):
-    """TLS, perhaps a WebSocket, and time-outs around one conversation."""
+class DeviceProtocol(asyncio.BufferedProtocol):
+    """TLS, perhaps a WebSocket, and time-outs around one conversation.
+
+    All of them receive into one buffer: asyncio would take memory for the most that may come, each time.
+    """
 
     def __init__(self, listener: Listener, websocket: WebSocket | None = None) -> None:
         self._listener = listener
@@ -147,13 +151,18 @@ class DeviceProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.max_size = AT_ONCE  # type: ignore[attr-defined]  # of asyncio on POSIX; on Windows it is 64 KiB
         self._loop = asyncio.get_running_loop()
         self._began = self._heard = self._loop.time()
         self._timer = self._loop.call_later(self._listener.connect_within, self._check_silence)
         self._listener.open.add(self)
         self._listener.places.enter(self)
         self._listener.active()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._listener.inbox
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._listener.inbox[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         if self._finished:

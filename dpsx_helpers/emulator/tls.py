@@ -33,7 +33,10 @@ CIPHERS = (
     b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA256"
 )
 _CERTIFICATE = re.compile("-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----.*?-----END \\1-----", re.DOTALL)
-_SLICE = 4096  # bytes handed to OpenSSL at once: its buffers grow to what they are given and stay
+# Bytes handed to OpenSSL at once, whose buffers grow to what they are given and stay, and fetched from it: pyOpenSSL
+# takes memory for as many as are asked for, however few there are. A large piece for each packet of a device, among the
+# small ones that connections keep, has the C library ask the system for more and more.
+_SLICE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,9 +263,10 @@ class Channel:
 
     def outgoing(self) -> bytes:
         """The ciphertext to send now."""
-        parts = []
+        parts = [b""]
         try:
-            while True:
-                parts.append(self._tls.bio_read(65536))
+            while len(parts) == 1 or len(parts[-1]) == _SLICE:
+                parts.append(self._tls.bio_read(_SLICE))
         except SSL.WantReadError:
-            return b"".join(parts)
+            pass
+        return b"".join(parts)

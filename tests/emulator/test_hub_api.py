@@ -18,6 +18,8 @@ from pki import make_device
 from processes import RunningEmulator, wait_for
 from rest import API_VERSIONS, GUID, TIME, ask, hub_error, pages, token
 
+from dpsx_helpers.emulator import data_plane
+
 METHODS = "$iothub/methods/POST/#"
 METHOD_ERRORS = {404103: "DeviceNotOnline", 504101: "GatewayTimeout", 413001: "MessageTooLarge", 500001: "ServerError"}
 
@@ -216,6 +218,40 @@ def test_the_first_devices_are_listed(emulator: RunningEmulator, tmp_path: Path)
     assert ask(emulator, "GET", "/devices?top=1000").json() == everything
     one = everything[0]
     assert one == ask(emulator, "GET", f"/devices/{one['deviceId']}").json()
+
+
+def test_a_long_list_comes_whole_and_with_its_length(emulator: RunningEmulator, tmp_path: Path) -> None:
+    document = identity(make_device(tmp_path, "long-00"))
+    with requests.Session() as session:
+        for number in range(20):
+            name = f"long-{number:02}"
+            ask(emulator, "PUT", f"/devices/{name}", document | {"deviceId": name}, session=session).raise_for_status()
+        answer = ask(emulator, "GET", "/devices", session=session)
+        assert {f"long-{number:02}" for number in range(20)} <= {row["deviceId"] for row in answer.json()}
+        assert len(answer.content) > 3 * data_plane.PIECE
+        assert answer.headers["Content-Length"] == str(len(answer.content))
+        assert "Transfer-Encoding" not in answer.headers
+        assert answer.content == json.dumps(answer.json()).encode()
+        assert ask(emulator, "GET", "/devices", session=session).content == answer.content
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [],
+        ["one"],
+        [{"name": "ü", "values": [number, None]} for number in range(1000)],
+        ["x" * 10_000] * 3,
+        {"devices": []},
+        None,
+    ],
+)
+def test_a_document_in_pieces_is_that_document(document: Any) -> None:
+    pieces = list(data_plane.in_pieces(document))
+    assert b"".join(pieces) == json.dumps(document).encode()
+    items = document if isinstance(document, list) else [document]
+    longest = max((len(json.dumps(item)) for item in items), default=0)
+    assert all(0 < len(piece) <= data_plane.PIECE + longest + 2 for piece in pieces)
 
 
 @pytest.mark.parametrize("top", ["0", "-1", "1001", "two", "", "1.0", "9" * 5000])

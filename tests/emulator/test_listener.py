@@ -110,5 +110,25 @@ def test_what_asyncio_leaves_of_connections_is_collected_after_some_of_them(
     assert left == transports()
 
 
+def test_connections_receive_into_one_buffer(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio would take 32 KB for each piece that comes, however small, and the process would grow among them."""
+    buffers: list[memoryview] = []
+    get = DeviceProtocol.get_buffer
+
+    def watched(connection: DeviceProtocol, sizehint: int) -> memoryview:
+        buffers.append(get(connection, sizehint))
+        return buffers[-1]
+
+    monkeypatch.setattr(DeviceProtocol, "get_buffer", watched)
+    device = make_device(tmp_path, NAME)
+    desk.add(NAME, primary_thumbprint=device.thumbprint)
+    files = tls.Files(tmp_path)
+    tls.prepare(files, HOST, datetime.now(UTC))
+    listener = Listener(desk.services, tls.server_context(files), ignore)
+    assert len(asyncio.run(live(listener, device, HUB_USER, "evicted"))) == 2
+    assert len(buffers) > 4
+    assert {id(one.obj) for one in buffers} == {id(listener.inbox.obj)}
+
+
 def transports() -> int:
     return sum(type(one).__name__ == "_SelectorSocketTransport" for one in gc.get_objects())

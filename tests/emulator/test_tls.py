@@ -433,6 +433,26 @@ def test_data_goes_both_ways_whatever_its_size(shared: Files, size: int) -> None
     assert client.channel.outgoing() == b""
 
 
+def test_what_is_sent_is_fetched_in_small_pieces(shared: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyOpenSSL takes memory for as many bytes as it is asked for, each time."""
+    asked: list[int] = []
+    read = SSL.Connection.bio_read
+
+    def watched(connection: SSL.Connection, most: int) -> bytes:
+        asked.append(most)
+        return read(connection, most)
+
+    monkeypatch.setattr(SSL.Connection, "bio_read", watched)
+    client = Client(shared).handshake()
+    asked.clear()
+    client.channel.send(bytes(100))
+    assert len(client.channel.outgoing()) > 100
+    assert len(asked) == 1  # nothing is asked for once more when there is less than there might have been
+    client.channel.send(bytes(100_000))
+    assert len(client.channel.outgoing()) > 100_000
+    assert max(asked) <= 4096
+
+
 def test_bytes_may_come_one_by_one(shared: Files) -> None:
     client = Client(shared).handshake()
     client.tls.write(b"hello")
