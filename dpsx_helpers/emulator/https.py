@@ -19,6 +19,7 @@ from dpsx_helpers.emulator.places import MOST_CLIENTS, Places
 from dpsx_helpers.emulator.tls import Files
 
 LARGEST_BODY = 1 << 20  # bytes of a request
+READ_AT_ONCE = 4096  # bytes: tornado takes memory for as many, however few there are
 
 
 class Clients:
@@ -56,7 +57,7 @@ class _Stream(SSLIOStream):
     """One of those connections; its place is free when its descriptor is."""
 
     def __init__(self, sock: ssl.SSLSocket, places: Places[SSLIOStream]) -> None:
-        super().__init__(sock)
+        super().__init__(sock, read_chunk_size=READ_AT_ONCE)
         self._places = places
 
     def close_fd(self) -> None:
