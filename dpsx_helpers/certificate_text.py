@@ -8,6 +8,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,26 +58,67 @@ class Extension(NamedTuple):
     text: str
 
 
+class _Words(NamedTuple):
+    """What OpenSSL has words for. To let it print a certificate takes ten times as long as all the rest."""
+
+    version: int
+    signature_algorithm: str
+    key_type: str
+    key_bits: int | None
+    extensions: tuple[Extension, ...]
+
+
 @dataclass(frozen=True)
 class Description:
-    """What one certificate says. Nothing in it is secret."""
+    """What one certificate says. Nothing in it is secret. OpenSSL's words for it come when somebody asks for them."""
 
-    version: int  # 1 or 3, as people count
+    der: bytes = field(repr=False)
     serial_number: str  # lower-case hex, whole octets, "-" in front when negative
-    signature_algorithm: str  # OpenSSL's name, else the dotted OID
     signature_algorithm_oid: str
     issuer: str  # RFC 4514: "CN=…,O=…"
     subject: str  # RFC 4514; "" when the certificate names none
     common_name: str | None  # the first CN of the subject, unescaped
     not_before: datetime  # aware, UTC
     not_after: datetime  # aware, UTC
-    key_type: str  # "RSA", "EC P-256", "Ed25519" …; OpenSSL's name of any other kind
-    key_bits: int | None  # None when the key is of an unknown kind
-    extensions: tuple[Extension, ...]  # (name, critical, text)
     is_ca: bool  # basic constraints say CA:TRUE
-    thumbprint_sha1: str  # upper-case hex of the DER's digest, no separators
-    thumbprint_sha256: str
-    der: bytes = field(repr=False)
+
+    @cached_property
+    def thumbprint_sha1(self) -> str:
+        """Upper-case hex of the DER's digest, no separators."""
+        return hashlib.sha1(self.der, usedforsecurity=False).hexdigest().upper()
+
+    @cached_property
+    def thumbprint_sha256(self) -> str:
+        """Upper-case hex of the DER's digest, no separators."""
+        return hashlib.sha256(self.der).hexdigest().upper()
+
+    @cached_property
+    def _words(self) -> _Words:
+        return _words(_printed(self.der))
+
+    @property
+    def version(self) -> int:
+        """1 or 3, as people count."""
+        return self._words.version
+
+    @property
+    def signature_algorithm(self) -> str:
+        """OpenSSL's name, else the dotted OID."""
+        return self._words.signature_algorithm
+
+    @property
+    def key_type(self) -> str:
+        """RSA, EC P-256, Ed25519 …; OpenSSL's name of any other kind."""
+        return self._words.key_type
+
+    @property
+    def key_bits(self) -> int | None:
+        """None when the key is of an unknown kind."""
+        return self._words.key_bits
+
+    @property
+    def extensions(self) -> tuple[Extension, ...]:
+        return self._words.extensions
 
     @property
     def days_left(self) -> int:
@@ -147,52 +189,72 @@ def _not_a_certificate(data: bytes, name: str, *, in_pem: bool) -> str:
 
 def _description(loaded: crypto.X509) -> Description:
     certificate = loaded.to_cryptography()
-    der = certificate.public_bytes(Encoding.DER)
-    printed = crypto.dump_certificate(crypto.FILETYPE_TEXT, loaded).decode("utf-8", "replace")
-    extensions = _extensions(printed)
-    key_type = _key_type(printed)
-    bits = re.search(r"Public-Key: \((\d+) bit", printed)
     return Description(
-        version=int(_printed("Version", printed)[0]),
+        der=certificate.public_bytes(Encoding.DER),
         serial_number=_serial(certificate.serial_number),
-        signature_algorithm=_printed("Signature Algorithm", printed),
         signature_algorithm_oid=certificate.signature_algorithm_oid.dotted_string,
-        issuer=_name("issuer", certificate, printed),
-        subject=_name("subject", certificate, printed),
-        common_name=_common_name(certificate, printed),
+        issuer=_name("issuer", certificate),
+        subject=_name("subject", certificate),
+        common_name=_common_name(certificate),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
-        key_type=key_type,
-        key_bits=int(bits[1]) if bits else _EDWARDS_BITS.get(key_type),
-        extensions=extensions,
-        is_ca=any(one.name == "Basic Constraints" and one.text.startswith("CA:TRUE") for one in extensions),
-        thumbprint_sha1=hashlib.sha1(der, usedforsecurity=False).hexdigest().upper(),
-        thumbprint_sha256=hashlib.sha256(der).hexdigest().upper(),
-        der=der,
+        is_ca=_is_ca(certificate),
     )
 
 
-def _printed(field_name: str, printed: str) -> str:
-    """What OpenSSL prints after the first `field_name:`; nothing when it prints none."""
-    found = re.search(rf"^ *{field_name}: *(.*)$", printed, re.MULTILINE)
+def _printed(der: bytes) -> str:
+    """The certificate in OpenSSL's words. What `cryptography` refuses to decode is in there, too."""
+    loaded = crypto.load_certificate(crypto.FILETYPE_ASN1, der)
+    return crypto.dump_certificate(crypto.FILETYPE_TEXT, loaded).decode("utf-8", "replace")
+
+
+def _words(printed: str) -> _Words:
+    key_type = _key_type(printed)
+    bits = re.search(r"Public-Key: \((\d+) bit", printed)
+    return _Words(
+        version=int(_field("Version", printed)[0]),
+        signature_algorithm=_field("Signature Algorithm", printed),
+        key_type=key_type,
+        key_bits=int(bits[1]) if bits else _EDWARDS_BITS.get(key_type),
+        extensions=_extensions(printed),
+    )
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):  # which OpenSSL takes
+        return any(
+            one.name == "Basic Constraints" and one.text.startswith("CA:TRUE")
+            for one in _extensions(_printed(certificate.public_bytes(Encoding.DER)))
+        )
+
+
+def _field(name: str, printed: str) -> str:
+    """What OpenSSL prints after the first `name:`; nothing when it prints none."""
+    found = re.search(rf"^ *{name}: *(.*)$", printed, re.MULTILINE)
     return found[1].strip() if found else ""
 
 
-def _name(part: str, certificate: x509.Certificate, printed: str) -> str:
+def _name(part: str, certificate: x509.Certificate) -> str:
     """Subject or issuer in RFC 4514 form, `CN=Python-device-01,O=Contoso`, on one line."""
     try:
         name: x509.Name = getattr(certificate, part)
         text = name.rfc4514_string(_ATTRIBUTES)
     except ValueError:  # an encoding that `cryptography` refuses, Latin-1 for one
-        text = ",".join(reversed(_unescaped(_printed(part.capitalize(), printed)).split(", ")))
+        printed = _field(part.capitalize(), _printed(certificate.public_bytes(Encoding.DER)))
+        text = ",".join(reversed(_unescaped(printed).split(", ")))
     return "".join(sign if sign.isprintable() else _hex_pairs(sign) for sign in text)
 
 
-def _common_name(certificate: x509.Certificate, printed: str) -> str | None:
+def _common_name(certificate: x509.Certificate) -> str | None:
     try:
         names = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     except ValueError:
-        names = re.findall(r"\bCN ?= ?([^,+]*)", _unescaped(_printed("Subject", printed)))
+        printed = _field("Subject", _printed(certificate.public_bytes(Encoding.DER)))
+        names = re.findall(r"\bCN ?= ?([^,+]*)", _unescaped(printed))
     return next(iter(names), None)
 
 
@@ -211,9 +273,9 @@ def _serial(number: int) -> str:
 
 
 def _key_type(printed: str) -> str:
-    algorithm = _printed("Public Key Algorithm", printed)
+    algorithm = _field("Public Key Algorithm", printed)
     kind = _KEYS.get(algorithm, algorithm)
-    curve = _printed("NIST CURVE", printed) or _printed("ASN1 OID", printed)
+    curve = _field("NIST CURVE", printed) or _field("ASN1 OID", printed)
     return f"EC {curve}".strip() if kind == "EC" else kind
 
 
