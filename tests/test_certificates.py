@@ -741,6 +741,32 @@ def assert_extensions_agree(found: certificates.Description, theirs: dict[str, t
     assert found.is_ca == ("CA:TRUE" in theirs.get("Basic Constraints", (False, ""))[1])
 
 
+@pytest.mark.parametrize(
+    ("extensions", "is_ca"),
+    [
+        pytest.param({"2.5.29.19": "30030101ff"}, True, id="a CA"),
+        pytest.param({"2.5.29.19": "3000"}, False, id="no CA"),
+        pytest.param({}, False, id="nothing is said"),
+        pytest.param({"2.5.29.19": "3003010101"}, True, id="a CA in BER"),
+        pytest.param({"2.5.29.19": "30030101ff", "2.5.29.17": "ffff"}, True, id="a CA with another extension broken"),
+        pytest.param({"2.5.29.19": "3000", "2.5.29.17": "ffff"}, False, id="no CA with another extension broken"),
+    ],
+)
+def test_a_ca_is_known_as_openssl_knows_it_also_where_extensions_cannot_be_decoded(
+    extensions: dict[str, str], is_ca: bool
+) -> None:
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(hours=1))
+    for oid, value in extensions.items():
+        unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), bytes.fromhex(value))
+        builder = builder.add_extension(unknown, critical=True)
+    found = describe(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER))
+    assert found.is_ca is is_ca
+    assert any(one.text.startswith("CA:TRUE") for one in found.extensions) is is_ca
+    assert len(found.extensions) == len(extensions)
+
+
 @needs_openssl
 def test_describe_agrees_with_openssl_field_by_field(rsa_pair: Pair, ec_pair: Pair) -> None:
     for made in (rsa_pair, ec_pair):
