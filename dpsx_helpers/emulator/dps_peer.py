@@ -14,6 +14,8 @@ from dpsx_helpers.emulator.stamps import Stamp
 if TYPE_CHECKING:
     from dpsx_helpers.emulator.sessions import Conversation
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
+
 
 class DpsPeer:
     """A device that DPS let in."""
@@ -71,7 +73,7 @@ class DpsPeer:
             conversation.send(mqtt.puback(packet.packet_id))
         answer = self._answer(request, packet.payload, fault)
         topic = topics.dps_response(answer.status, request.request_id, answer.retry_after)
-        conversation.send(mqtt.publish(topic, json.dumps(answer.body, separators=(",", ":")).encode()))
+        conversation.send(mqtt.publish(topic, _COMPACT.encode(answer.body).encode()))
 
     def _answer(self, request: topics.Register | topics.Poll, body: bytes, fault: Fault | None) -> dps.Answer:
         services, stamp = self._services, self._services.stamp()
@@ -123,7 +125,8 @@ class DpsPeer:
         refused = services.injected(fault) if fault else None
         if refused is not None:
             outcome = dps.failed(outcome, before, refused, services.dps, stamp)
-        services.store.put_registration(outcome.registration)
+        if outcome.registration != before:  # most polls only ask for what is stored already
+            services.store.put_registration(outcome.registration)
         if outcome.assignment:
             wanted = outcome.assignment
             services.provision(wanted, stamp)

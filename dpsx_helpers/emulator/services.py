@@ -220,9 +220,11 @@ class Services:
             self.store.delete_device(*assignment.leaves)
             if former is not None:
                 self.drop(former)
-        device = identity.provision(self.store.device(hub, name), assignment, stamp)
-        twin = identity.provision_twin(self.store.twin(hub, name), left, assignment, stamp)
-        self.store.add_device(device, twin)
+        device, twin = self.store.device(hub, name), self.store.twin(hub, name)
+        wanted = identity.provision(device, assignment, stamp)
+        wanted_twin = identity.provision_twin(twin, left, assignment, stamp)
+        if (wanted, wanted_twin) != (device, twin):
+            self.store.add_device(wanted, wanted_twin)
 
     def remove(self, device: Device) -> None:
         self.store.delete_device(device.hub, device.device_id)

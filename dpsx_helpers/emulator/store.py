@@ -419,9 +419,12 @@ def _fields(record: Any) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
+_encoder = json.JSONEncoder(default=_fields)
+
+
 def _dumped(record: Any) -> str:
     """A dataclass, or what `_fields` made of one, as JSON."""
-    return json.dumps(record, default=_fields)
+    return _encoder.encode(record)
 
 
 def _wal(path: Path) -> Path:

@@ -36,6 +36,8 @@ from wire import (
     unsubscribe,
 )
 
+from dpsx_helpers.emulator import dps
+from dpsx_helpers.emulator.identity import Device
 from dpsx_helpers.emulator.records import Status
 from dpsx_helpers.emulator.store import Store, read_messages
 
@@ -96,6 +98,43 @@ def test_a_registration_from_connect_to_assigned(desk: Desk, at_dps: Line) -> No
     assert at_dps.say(DISCONNECT) == []
     assert at_dps.closing
     assert desk.device(NAME).primary_thumbprint == thumbprint(certificate(NAME))
+
+
+def test_a_poll_that_changes_nothing_stores_nothing(desk: Desk, at_dps: Line) -> None:
+    _, accepted = at_dps.say(register())
+    operation = answered([accepted]).json["operationId"]
+    kept = desk.store.registration(NAME)
+    at_dps.conversation.receive(poll(operation))
+    assert not desk.store.commit(), "there was nothing to commit"
+    assert at_dps.conversation.outbox, "and there is an answer"
+    assert desk.store.registration(NAME) == kept
+
+
+def test_a_poll_that_is_counted_is_stored(desk: Desk) -> None:
+    desk.services.dps = replace(desk.services.dps, progress=dps.Progress(polls=2))
+    desk.enroll(NAME)
+    line = desk.at_dps(NAME)
+    operation = answered([line.say(register())[-1]]).json["operationId"]
+    assert answered([line.say(poll(operation))[-1]]).json["status"] == "assigning"
+    kept = desk.store.registration(NAME)
+    assert kept is not None
+    assert kept.polls == 1
+
+
+def test_who_registers_again_is_stored_anew_in_the_hub_only_with_another_certificate(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provision(desk)
+    before, twin_before = desk.device(NAME), desk.twin(NAME)
+    written: list[Device] = []
+    put = desk.store.add_device
+    monkeypatch.setattr(desk.store, "add_device", lambda device, twin: (written.append(device), put(device, twin)))
+    provision(desk)
+    assert (desk.device(NAME), desk.twin(NAME), written) == (before, twin_before, [])
+    desk.store.put_device(replace(before, primary_thumbprint="00" * 32))
+    provision(desk)
+    assert desk.device(NAME) == replace(before, version=before.version + 1)
+    assert written == [desk.device(NAME)]
 
 
 def test_a_refused_registration_is_answered_and_the_connection_stays(
