@@ -10,6 +10,7 @@ import signal
 import socket
 import sqlite3
 import sys
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -198,13 +199,23 @@ class _PrivateLog(RotatingFileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         if missing := self._missing:
             said = "= %d line(s) are missing here, for which there was no room"
-            note = logging.LogRecord(LOG.name, logging.WARNING, __file__, 0, said, (missing,), None)
-            _name_service(note)
-            super().emit(note)
+            self._put(logging.LogRecord(LOG.name, logging.WARNING, __file__, 0, said, (missing,), None))
             if self._missing > missing:  # nor was there room for that
                 return
             self._missing = 0
-        super().emit(record)
+        self._put(record)
+
+    def _put(self, record: logging.LogRecord) -> None:
+        """As the classes above do, each of which calls the next, and the last of them locks what is locked."""
+        try:
+            if self.shouldRollover(record):
+                self.doRollover()
+            if self.stream is None:
+                self.stream = self._open()
+            self.stream.write(self.format(record) + self.terminator)
+            self.stream.flush()
+        except Exception:  # noqa: BLE001 - as in logging: no fault of a log is one of who writes to it
+            self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """No traceback on standard error for a line that cannot be written, and no end of the emulator."""
@@ -225,6 +236,25 @@ def _cut_off_half_a_line(path: Path) -> None:
         file.truncate(start + file.read().rfind(b"\n") + 1)
 
 
+class _Lines(logging.Formatter):
+    """Time of day, level, service (the last part of the logger's name), message.
+
+    Put together here, because a registration takes twelve lines: the time is written anew once a second.
+    """
+
+    _second, _clock = -1, ""
+
+    def usesTime(self) -> bool:
+        return False
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._clock = second, time.strftime("%H:%M:%S", time.localtime(second))
+        service = record.name.rpartition(".")[2]
+        return f"{self._clock}.{int(record.msecs):03d} {record.levelname:<7} {service:<7} {record.message}"
+
+
 class _Terminal(logging.StreamHandler[TextIO]):
     """Standard error, which may lead to a file on a full disk, or to a terminal that is closed by now."""
 
@@ -239,10 +269,9 @@ def _log_to(options: Options) -> None:
     handlers: list[logging.Handler] = [_PrivateLog(path, maxBytes=5_000_000, backupCount=1, encoding="utf-8")]
     if options.started_by == "run":
         handlers.append(_Terminal())
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(service)-7s %(message)s", "%H:%M:%S")
+    formatter = _Lines()
     for handler in handlers:
         handler.setFormatter(formatter)
-        handler.addFilter(_name_service)
         for logger in (LOG, *map(logging.getLogger, _FAULTS)):
             logger.addHandler(handler)
             logger.propagate = False
@@ -250,11 +279,6 @@ def _log_to(options: Options) -> None:
     # What no line of ours shows need not be found out for each: https://docs.python.org/3/howto/logging.html#optimization
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-
-
-def _name_service(record: logging.LogRecord) -> bool:
-    record.service = record.name.rpartition(".")[2]
-    return True
 
 
 def _spare_the_collector() -> None:

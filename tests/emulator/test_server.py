@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -692,6 +693,23 @@ def test_the_log_stays_private_when_it_begins_anew(tmp_path: Path) -> None:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_line_of_the_log_is_what_logging_itself_makes_of_its_format() -> None:
+    theirs = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(service)-7s %(message)s", "%H:%M:%S")
+    ours = server._Lines()
+    try:
+        raise ValueError("why")
+    except ValueError:
+        failure = sys.exc_info()
+    moments = [0.0, 1_700_000_000.25, 1_700_000_000.999, 1_700_000_001.0, 1_700_003_599.5, 1_700_000_000.0]
+    for created, part, error in product(moments, ("dps", "service"), (None, failure)):
+        record = logging.LogRecord(
+            f"dpsx_helpers.emulator.{part}", logging.WARNING, "x", 1, "%s < %d", ("c1", 7), error
+        )
+        record.created, record.msecs, record.service = created, created % 1 * 1000, part
+        assert ours.format(record) == theirs.format(record)
+        assert ("ValueError: why" in ours.format(record)) == (error is not None)
 
 
 def test_a_client_that_never_comes_to_its_connect_is_closed_however_it_drips(
