@@ -16,7 +16,6 @@ from typing import Any
 
 from amqtt.adapters import BufferReader
 from amqtt.mqtt import packet_class
-from amqtt.mqtt.connack import ConnackPacket
 from amqtt.mqtt.connect import ConnectPacket
 from amqtt.mqtt.packet import (
     CONNECT,
@@ -28,9 +27,6 @@ from amqtt.mqtt.packet import (
     UNSUBSCRIBE,
     MQTTFixedHeader,
 )
-from amqtt.mqtt.publish import PublishPacket
-from amqtt.mqtt.suback import SubackPacket
-from amqtt.mqtt.unsuback import UnsubackPacket
 
 # The largest message that a hub takes is 256 KB; a topic adds at most 64 KiB and six bytes to it.
 MAX_PACKET = 256 * 1024 + 64 * 1024 + 6
@@ -335,18 +331,28 @@ _BY_HAND: dict[int, Callable[[int, bytes], Packet]] = {
 }
 
 
+def _packet(first: int, body: bytes) -> bytes:
+    """A packet from its first byte and what comes behind its length."""
+    left, length = len(body), bytearray()
+    while left > 0x7F:
+        length.append(left & 0x7F | 0x80)
+        left >>= 7
+    length.append(left)
+    return bytes((first, *length)) + body
+
+
 def connack(code: int, *, session_present: bool = False) -> bytes:
     """CONNACK. `session_present`: the server has kept something of an earlier session (MQTT-3.2.2-2)."""
-    return bytes(ConnackPacket.build(int(session_present), code).to_bytes())
+    return bytes((0x20, 2, session_present, code))
 
 
 def suback(packet_id: int, codes: list[int]) -> bytes:
     """SUBACK: one granted QoS (or 0x80, refused) for each filter asked for."""
-    return bytes(SubackPacket.build(packet_id, codes).to_bytes())
+    return _packet(0x90, packet_id.to_bytes(2) + bytes(codes))
 
 
 def unsuback(packet_id: int) -> bytes:
-    return bytes(UnsubackPacket.build(packet_id).to_bytes())
+    return b"\xb0\x02" + packet_id.to_bytes(2)
 
 
 def puback(packet_id: int) -> bytes:
@@ -359,5 +365,7 @@ def pingresp() -> bytes:
 
 def publish(topic: str, payload: bytes, packet_id: int | None = None, *, dup: bool = False) -> bytes:
     """PUBLISH at QoS 0, or with a packet identifier at QoS 1; `dup`: it may have been received before."""
-    qos = 0 if packet_id is None else 1
-    return bytes(PublishPacket.build(topic, payload, packet_id, dup_flag=dup, qos=qos, retain=False).to_bytes())
+    name = topic.encode()
+    number = b"" if packet_id is None else packet_id.to_bytes(2)
+    first = 0x30 | dup << 3 | (packet_id is not None) << 1
+    return _packet(first, len(name).to_bytes(2) + name + number + payload)

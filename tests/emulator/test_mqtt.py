@@ -446,7 +446,13 @@ def test_whatever_comes_is_a_packet_or_a_violation(connected: bool, chunks: list
         (mqtt.pingresp(), b"\xd0\x00"),
         (mqtt.publish("a/é", b"\x00{}"), b"\x30\x09\x00\x04a/\xc3\xa9\x00{}"),
         (mqtt.publish("a", b""), b"\x30\x03\x00\x01a"),
+        (mqtt.publish("a", bytes(124)), b"\x30\x7f\x00\x01a" + bytes(124)),
         (mqtt.publish("a", bytes(125)), b"\x30\x80\x01\x00\x01a" + bytes(125)),
+        (mqtt.publish("a", bytes(16_380)), b"\x30\xff\x7f\x00\x01a" + bytes(16_380)),
+        (mqtt.publish("a", bytes(16_381)), b"\x30\x80\x80\x01\x00\x01a" + bytes(16_381)),
+        (mqtt.publish("a", b"{}", 0x0102), b"\x32\x07\x00\x01a\x01\x02{}"),
+        (mqtt.publish("a", b"{}", 7, dup=True), b"\x3a\x07\x00\x01a\x00\x07{}"),
+        (mqtt.connack(mqtt.CONNECTION_ACCEPTED, session_present=True), b"\x20\x02\x01\x00"),
     ],
 )
 def test_packets_are_written_to_the_bit(encoded: bytes, expected: bytes) -> None:
