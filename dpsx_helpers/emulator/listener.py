@@ -175,7 +175,8 @@ class DeviceProtocol(asyncio.BufferedProtocol):
             self._send_out()
             self.abort()
             return
-        self._send_out()
+        if not (handshaken and plaintext):  # then TLS itself has nothing to say, and the answer goes out soon
+            self._send_out()
         if self._channel.handshaken and not handshaken:
             shown = len(self._channel.peer_certificates)
             LOG.info("%s = TLS is up, %d client certificate(s) shown", self._label, shown)
@@ -325,16 +326,16 @@ class DeviceProtocol(asyncio.BufferedProtocol):
         conversation, keep_alive = self._conversation, self._conversation.keep_alive
         if conversation.connected:
             allowed = min(keep_alive * 1.5, MAX_SILENCE) if keep_alive else MAX_SILENCE
-            left = self._heard + allowed - self._loop.time()
-            refused = Refused(refusals.SILENT, device=conversation.name, seconds=round(allowed))
+            row, since = refusals.SILENT, self._heard
         else:
             allowed = self._listener.connect_within
-            left = self._began + allowed - self._loop.time()
-            refused = Refused(refusals.NO_CONNECT, seconds=round(allowed))
-        if left <= 0:
-            self._guarded(lambda: conversation.refuse(refused))
-        else:
+            row, since = refusals.NO_CONNECT, self._began
+        left = since + allowed - self._loop.time()
+        if left > 0:
             self._timer = self._loop.call_later(left, self._check_silence)
+            return
+        refused = Refused(row, device=conversation.name, seconds=round(allowed))
+        self._guarded(lambda: conversation.refuse(refused))
 
 
 def _explain(error: SSL.Error, *, handshaken: bool) -> str:
