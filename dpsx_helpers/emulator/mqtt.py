@@ -1,38 +1,23 @@
 """One MQTT 3.1.1 connection as a server sees it: bytes in, packets out. No sockets, no clock.
 
-`Connection.receive` frames the byte stream, decodes each packet (the frequent ones by hand, the others with amqtt's
-packet classes), checks it against the specification and yields small frozen records:
-https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html. Whatever is wrong with the bytes surfaces as one
-exception, `ProtocolViolation`; the server then closes the connection, as Azure does. Who may connect, subscribe or
-publish is decided elsewhere.
+`Connection.receive` frames the byte stream, decodes each packet, checks it against the specification and yields small
+frozen records: https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html. Whatever is wrong with the bytes surfaces
+as one exception, `ProtocolViolation`; the server then closes the connection, as Azure does. Who may connect, subscribe
+or publish is decided elsewhere.
 
 The functions at the end encode what a server sends.
 """
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
-
-from amqtt.adapters import BufferReader
-from amqtt.mqtt import packet_class
-from amqtt.mqtt.connect import ConnectPacket
-from amqtt.mqtt.packet import (
-    CONNECT,
-    DISCONNECT,
-    PINGREQ,
-    PUBACK,
-    PUBLISH,
-    SUBSCRIBE,
-    UNSUBSCRIBE,
-    MQTTFixedHeader,
-)
 
 # The largest message that a hub takes is 256 KB; a topic adds at most 64 KiB and six bytes to it.
 MAX_PACKET = 256 * 1024 + 64 * 1024 + 6
 
 CONNECTION_ACCEPTED, SERVER_UNAVAILABLE, NOT_AUTHORIZED = 0, 3, 5
 UNACCEPTABLE_PROTOCOL_VERSION = 1
+CONNECT, PUBLISH, PUBACK, SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 4, 8, 10, 12, 14  # packet types
 
 
 class ProtocolViolation(Exception):
@@ -195,40 +180,49 @@ class Connection:
 
 
 def _decode(kind: int, flags: int, body: bytes) -> Packet:
-    """One packet from its parts. The single place that knows amqtt's classes raise many kinds of exception."""
-    if kind not in _BY_HAND and kind not in _BY_AMQTT:
+    """One packet from its parts."""
+    if kind not in _DECODERS:
         raise ProtocolViolation(f"packet type {kind} is not one that a client may send here")
     if kind in _FLAGS and flags != _FLAGS[kind]:
         raise ProtocolViolation(f"the flags {flags:04b} are reserved in packet type {kind}")
-    if kind == CONNECT and len(body) >= len(_MQTT_3_1_1) and not body.startswith(_MQTT_3_1_1):
-        raise UnsupportedProtocol("the client does not speak MQTT 3.1.1, the only version Azure takes on this port")
-    if kind in _BY_HAND:
-        return _BY_HAND[kind](flags, body)
-    header = MQTTFixedHeader(kind, flags, len(body))
-    try:
-        packet = _run(packet_class(header).from_stream(BufferReader(body), fixed_header=header))
-        decoded: Packet = _BY_AMQTT[kind](packet, body)
-        return decoded
-    except ProtocolViolation:
-        raise
-    except Exception as error:  # noqa: BLE001 - amqtt raises whatever struct, codecs and its own code raise
-        raise ProtocolViolation(f"malformed packet of type {kind} ({type(error).__name__})") from None
+    return _DECODERS[kind](flags, body)
 
 
-def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that never waits, because its reader holds the whole packet."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    raise ProtocolViolation("the packet is shorter than it says")
+class _Fields:
+    """The fields of a packet, one after the other. Whoever asks for one that is not whole gets a ProtocolViolation."""
 
+    def __init__(self, kind: int, body: bytes, start: int = 0) -> None:
+        self._kind, self._body, self._at = kind, body, start
 
-def _exact(packet: Any, body: bytes) -> None:
-    """Refuse what amqtt forgives: cut-off fields, trailing bytes, text that is not UTF-8."""
-    encoded = packet.variable_header.to_bytes() + packet.payload.to_bytes(packet.fixed_header, packet.variable_header)
-    if bytes(encoded) != body:
-        raise ProtocolViolation(f"the fields of packet type {packet.fixed_header.packet_type} do not fill it exactly")
+    @property
+    def left(self) -> bool:
+        return self._at < len(self._body)
+
+    def take(self, size: int) -> bytes:
+        start, self._at = self._at, self._at + size
+        if self._at > len(self._body):
+            raise self.violation()
+        return self._body[start : self._at]
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size))
+
+    def octets(self) -> bytes:
+        """With their length in front."""
+        return self.take(self.number(2))
+
+    def text(self) -> str:
+        try:
+            return self.octets().decode()
+        except UnicodeDecodeError:
+            raise self.violation() from None
+
+    def end(self) -> None:
+        if self.left:
+            raise self.violation()
+
+    def violation(self) -> ProtocolViolation:
+        return ProtocolViolation(f"the fields of packet type {self._kind} do not fill it exactly")
 
 
 def _packet_id(value: int) -> int:
@@ -237,49 +231,43 @@ def _packet_id(value: int) -> int:
     return value
 
 
-def _connect(packet: ConnectPacket, body: bytes) -> Connect:
-    if packet.client_id_is_random:  # amqtt invents an id where the client sent none
-        packet.client_id = ""
-    _exact(packet, body)
-    will_settings = packet.will_qos or packet.will_retain_flag
-    contradicting = packet.reserved_flag or packet.will_qos > 2 or (will_settings and not packet.will_flag)
-    if contradicting or (packet.password_flag and not packet.username_flag):
+def _connect(_: int, body: bytes) -> Connect:
+    if len(body) >= len(_MQTT_3_1_1) and not body.startswith(_MQTT_3_1_1):
+        raise UnsupportedProtocol("the client does not speak MQTT 3.1.1, the only version Azure takes on this port")
+    fields = _Fields(CONNECT, body, len(_MQTT_3_1_1))
+    flags, keep_alive = fields.number(1), fields.number(2)
+    has_name, has_password, has_will = flags & 0x80, flags & 0x40, flags & 0x04
+    retain, qos = bool(flags & 0x20), flags >> 3 & 0x03
+    if flags & 0x01 or qos == 3 or ((qos or retain) and not has_will) or (has_password and not has_name):
         raise ProtocolViolation("the CONNECT flags contradict each other")
-    announced = [(packet.username_flag, packet.username), (packet.password_flag, packet.password)]
-    announced += [(packet.will_flag, packet.will_topic), (packet.will_flag, packet.will_message)]
-    if any(flag and value is None for flag, value in announced):
-        raise ProtocolViolation("the CONNECT lacks a field that its flags announce")
-    return Connect(
-        client_id=packet.client_id or "",
-        username=packet.username if packet.username_flag else None,
-        keep_alive=packet.keep_alive,
-        clean_session=packet.clean_session_flag,
-        will=_will(packet),
-        password=packet.password if packet.password_flag else None,
-    )
-
-
-def _will(packet: ConnectPacket) -> Will | None:
-    if not packet.will_flag:
-        return None
-    if not packet.will_topic:
+    client_id = fields.text()
+    will = Will(fields.text(), fields.octets(), qos, retain) if has_will else None
+    username = fields.text() if has_name else None
+    password = fields.text() if has_password else None
+    fields.end()
+    if will is not None and not will.topic:
         raise ProtocolViolation("the topic of the Will is empty")
-    return Will(packet.will_topic, bytes(packet.will_message or b""), packet.will_qos, packet.will_retain_flag)
+    return Connect(client_id, username, keep_alive, bool(flags & 0x02), will, password)
 
 
-def _subscribe(packet: Any, body: bytes) -> Subscribe:
-    _exact(packet, body)
-    filters = tuple(packet.payload.topics)
+def _subscribe(_: int, body: bytes) -> Subscribe:
+    fields = _Fields(SUBSCRIBE, body)
+    packet_id, filters = _packet_id(fields.number(2)), []
+    while fields.left:
+        filters.append((fields.text(), fields.number(1)))
     if not filters or any(qos > 2 for _, qos in filters):
         raise ProtocolViolation("a SUBSCRIBE needs at least one filter, each with QoS 0, 1 or 2")
-    return Subscribe(_packet_id(packet.variable_header.packet_id), filters)
+    return Subscribe(packet_id, tuple(filters))
 
 
-def _unsubscribe(packet: Any, body: bytes) -> Unsubscribe:
-    _exact(packet, body)
-    if not packet.payload.topics:
+def _unsubscribe(_: int, body: bytes) -> Unsubscribe:
+    fields = _Fields(UNSUBSCRIBE, body)
+    packet_id, filters = _packet_id(fields.number(2)), []
+    while fields.left:
+        filters.append(fields.text())
+    if not filters:
         raise ProtocolViolation("an UNSUBSCRIBE needs at least one filter")
-    return Unsubscribe(_packet_id(packet.variable_header.packet_id), tuple(packet.payload.topics))
+    return Unsubscribe(packet_id, tuple(filters))
 
 
 def _publish(flags: int, body: bytes) -> Publish:
@@ -317,15 +305,12 @@ def _empty(record: Packet) -> Callable[[int, bytes], Packet]:
     return decode
 
 
-_BY_AMQTT: dict[int, Callable[[Any, bytes], Packet]] = {
+_DECODERS: dict[int, Callable[[int, bytes], Packet]] = {
     CONNECT: _connect,
-    SUBSCRIBE: _subscribe,
-    UNSUBSCRIBE: _unsubscribe,
-}
-# What devices send all the time. From flags and body; amqtt's classes take four times as long for a PUBLISH.
-_BY_HAND: dict[int, Callable[[int, bytes], Packet]] = {
     PUBLISH: _publish,
     PUBACK: _puback,
+    SUBSCRIBE: _subscribe,
+    UNSUBSCRIBE: _unsubscribe,
     PINGREQ: _empty(PingReq()),
     DISCONNECT: _empty(Disconnect()),
 }
