@@ -26,7 +26,7 @@ PACKAGES = (
     ("jupyterlab", "jupyterlab"),
     ("nest-asyncio", "nest_asyncio"),
     ("pyOpenSSL", "OpenSSL"),
-    ("amqtt", "amqtt"),
+    ("websockets", "websockets"),
 )
 INSTALL = "run `python -m pip install -r requirements.txt` in the tutorial's folder"
 _MQTT_PORT = 8883  # fixed in the device SDK

@@ -22,8 +22,8 @@ def test_this_machine_is_fit_and_every_fault_has_a_remedy(work: Path) -> None:
 
 
 def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "amqtt", None)
-    finding = machine._package(("amqtt", "amqtt"))
+    monkeypatch.setitem(sys.modules, "websockets", None)
+    finding = machine._package(("websockets", "websockets"))
     assert not finding.ok
     assert "pip install -r requirements.txt" in finding.remedy
     assert not machine.fit([finding])

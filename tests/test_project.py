@@ -113,7 +113,7 @@ def test_the_fixed_packages_are_there() -> None:
 def test_binder_leaves_what_its_base_image_brings() -> None:
     brought = {"jupyterlab", "notebook", "ipykernel", "ipywidgets", "jupyterlab-widgets", "jupyter-server"}
     assert pins(LOCKS[2]).keys().isdisjoint(brought)
-    assert {"azure-iot-device", "azure-iot-deviceprovisioning", "amqtt", "pyopenssl"} <= pins(LOCKS[2]).keys()
+    assert {"azure-iot-device", "azure-iot-deviceprovisioning", "pyopenssl", "websockets"} <= pins(LOCKS[2]).keys()
 
 
 def test_binders_python_suits_everything_it_installs() -> None:
@@ -128,7 +128,7 @@ def test_binders_python_suits_everything_it_installs() -> None:
             requires = distribution.metadata.get("Requires-Python", "")
             assert SpecifierSet(requires).contains(python), f"{name} wants {requires}"
             seen += 1
-    assert seen > 30
+    assert seen > 20
 
 
 def test_binder_runs_a_post_build_that_stops_at_the_first_fault() -> None:

@@ -12,14 +12,13 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-import amqtt.mqtt
 import websockets
 
 import dpsx_helpers.emulator
 
 _WATCHED = tuple(
-    str(Path(module.__path__[0])) for module in (dpsx_helpers.emulator, amqtt.mqtt, websockets)
-)  # the emulator, and whose codecs it uses
+    str(Path(module.__path__[0])) for module in (dpsx_helpers.emulator, websockets)
+)  # the emulator, and whose codec it uses
 _LINES = 1 << 20  # more than any file has
 
 
