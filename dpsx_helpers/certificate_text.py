@@ -21,6 +21,7 @@ from dpsx_helpers.certificate_files import (
     CERTIFICATE_LABELS,
     CertificateError,
     first_block,
+    load_certificate,
     no_warnings,
     read_file,
     refuse_utf16,
@@ -70,17 +71,40 @@ class _Words(NamedTuple):
 
 @dataclass(frozen=True)
 class Description:
-    """What one certificate says. Nothing in it is secret. OpenSSL's words for it come when somebody asks for them."""
+    """What one certificate says. Nothing in it is secret.
+
+    A server looks at each that is shown to it: what it need not know is looked up when somebody asks.
+    """
 
     der: bytes = field(repr=False)
-    serial_number: str  # lower-case hex, whole octets, "-" in front when negative
-    signature_algorithm_oid: str
-    issuer: str  # RFC 4514: "CN=…,O=…"
-    subject: str  # RFC 4514; "" when the certificate names none
     common_name: str | None  # the first CN of the subject, unescaped
     not_before: datetime  # aware, UTC
     not_after: datetime  # aware, UTC
     is_ca: bool  # basic constraints say CA:TRUE
+
+    @cached_property
+    def issuer(self) -> str:
+        """RFC 4514: `CN=…,O=…`."""
+        return _name("issuer", self._decoded)
+
+    @cached_property
+    def subject(self) -> str:
+        """RFC 4514; "" when the certificate names none."""
+        return _name("subject", self._decoded)
+
+    @property
+    def serial_number(self) -> str:
+        """Lower-case hex, whole octets, "-" in front when negative."""
+        with no_warnings():
+            return _serial(self._decoded.serial_number)
+
+    @property
+    def signature_algorithm_oid(self) -> str:
+        return self._decoded.signature_algorithm_oid.dotted_string
+
+    @cached_property
+    def _decoded(self) -> x509.Certificate:
+        return load_certificate(self.der)
 
     @cached_property
     def thumbprint_sha1(self) -> str:
@@ -191,10 +215,6 @@ def _description(loaded: crypto.X509) -> Description:
     certificate = loaded.to_cryptography()
     return Description(
         der=certificate.public_bytes(Encoding.DER),
-        serial_number=_serial(certificate.serial_number),
-        signature_algorithm_oid=certificate.signature_algorithm_oid.dotted_string,
-        issuer=_name("issuer", certificate),
-        subject=_name("subject", certificate),
         common_name=_common_name(certificate),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
