@@ -31,7 +31,7 @@ _PARTS = (
     ("TLS", ("OpenSSL", "_openssl", "emulator/tls.py", "cryptography")),
     ("sockets", ("_socket.socket",)),
     ("store", ("sqlite3", "emulator/store.py", "json/", "_json", "dataclasses.py")),
-    ("log", ("logging/", "TextIOWrapper", "time.strftime", "posix.stat")),
+    ("log", ("logging/", "emulator/server.py", "TextIOWrapper", "time.strftime", "posix.stat")),
     ("MQTT", ("emulator/mqtt.py", "amqtt")),
     ("certificates", ("certificate", "re.Pattern", "/re/")),
     ("connections", ("emulator/listener.py", "emulator/sessions.py", "emulator/websocket.py")),
