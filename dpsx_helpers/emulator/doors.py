@@ -82,6 +82,9 @@ class Door:
 
     async def close(self) -> None:
         """Let nobody in any more. Who is just coming is there when this returns."""
+        with contextlib.suppress(NotImplementedError):  # Windows does without
+            # asyncio would still accept in this turn, and find nobody who waits for it.
+            self._loop.remove_reader(self._sock)
         self._serving.cancel()
         await asyncio.gather(self._serving, *self._admitting, return_exceptions=True)
         self._sock.close()

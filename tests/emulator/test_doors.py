@@ -1,6 +1,7 @@
 """A listening socket when the system gives no descriptor, and how many descriptors a process gives itself."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -79,6 +80,28 @@ def test_who_cannot_be_admitted_leaves_a_free_place() -> None:
 
     asyncio.run(asyncio.wait_for(knock(), 30))
     assert (len(places), places.turned_away) == (0, 0)
+
+
+def test_who_knocks_in_the_turn_in_which_a_door_closes_finds_it_closed() -> None:
+    faults: list[dict[str, Any]] = []
+
+    async def refuse(sock: socket.socket) -> None:
+        raise AssertionError("somebody was let in")
+
+    async def knock() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        sock = socket.create_server(("127.0.0.1", 0))
+        door = Door(sock, Crowd(Places(1, lambda _: None), 1, "anybody", "did nothing"), refuse)
+        door.open()
+        await asyncio.sleep(0.01)
+        with socket.create_connection(sock.getsockname()) as client:
+            await asyncio.create_task(door.close())  # has its turn in the one in which the loop sees the client
+            client.settimeout(10)
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+
+    asyncio.run(asyncio.wait_for(knock(), 30))
+    assert faults == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the limit is that of POSIX systems")

@@ -450,10 +450,9 @@ class Device:
 
     def _it_still_answers_or_closes(self) -> None:
         conversation, way = self._line.conversation, self._way
-        more = way.missing()
-        if not conversation.closing and len(more) >= _FILLED:
-            return  # a large frame is on its way, and may be
-        if not conversation.closing and more:
+        while not conversation.closing and (more := way.missing()):  # its header first, then what that announces
+            if len(more) >= _FILLED:
+                return  # a large frame is on its way, and may be
             self._say(more)
         more = missing(self._stream)
         if not conversation.closing and more is not None and len(more) < _FILLED and way.open:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wire
 
 from dpsx_helpers.emulator import documents, hub, hub_peer, mqtt, services, sessions, tls, topics, websocket
 from dpsx_helpers.emulator.refusals import Refused
@@ -269,6 +270,13 @@ def test_a_finding_is_made_smaller_and_can_be_run_again(monkeypatch: Patch) -> N
     monkeypatch.undo()
     assert not campaign.replay(finding.line, told.append)
     assert told[1] == "It breaks nothing."
+
+
+@pytest.mark.parametrize("end", [b"\x82", b"\x82\x9e", b"\x82\xfe\x01", b"\x82\x9e\0\0\0\0" + wire.PINGREQ])
+def test_what_ends_within_a_frame_is_completed_before_an_answer_is_expected(end: bytes) -> None:
+    upgraded = devices.request(), devices.unmasked(2, wire.to_hub(devices.NAME)), end
+    told: list[str] = []
+    assert not campaign.replay(inputs.write("websocket", upgraded), told.append), told
 
 
 @pytest.mark.parametrize("line", ["", "mqtt", "mqtt:1", "mqtt:xy", "other:00"])
