@@ -291,13 +291,15 @@ def test_memory_that_stays_is_good() -> None:
     good(verdicts.memory(samples(lambda minute: 60e6 + 500_000 * (int(minute * 30) % 2))))
     good(verdicts.memory(samples(lambda minute: 60e6 - 200_000 * minute)))
     good(verdicts.memory(samples(lambda minute: 60e6 + 3_000_000 * min(minute, 9.5))))
+    good(verdicts.memory(samples(lambda minute: 60e6 + 290_000 * (minute > 15))))
 
 
 def test_memory_that_rises_is_bad() -> None:
     said = bad(verdicts.memory(samples(lambda minute: 60e6 + 250_000 * minute)))
-    assert said.startswith("+250.0 kB a minute through the last 10.0 minutes (bound: 200); 60.0 MB before, 62.5 MB")
+    assert said.startswith("+250.0 kB a minute through the last 10.0 minutes (bound: 100); 60.0 MB before, 62.5 MB")
     bad(verdicts.memory(samples(lambda minute: 60e6 + 250_000 * minute + 500_000 * (int(minute * 30) % 2))))
     bad(verdicts.memory(samples(lambda minute: 60e6 + 400_000 * max(0, minute - 9))))
+    bad(verdicts.memory(samples(lambda minute: 60e6 + 120_000 * minute)))
 
 
 @pytest.mark.parametrize("few", [[], samples(lambda minute: 60e6 + 9e6 * minute, 3.9)])
