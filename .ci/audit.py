@@ -9,7 +9,7 @@ tell of a pin only if that is the newest. Exit status 1 when something is known,
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 from packaging.requirements import InvalidRequirement, Requirement
@@ -30,20 +30,26 @@ def pins(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield requirement.name, specifier.version
 
 
-def audit(pinned: Iterable[tuple[str, str]], page: Callable[[str], Any]) -> tuple[list[str], list[str], int]:
-    """What is known, what could not be told, and of how many pins nothing is known. `page`: a project's, or None."""
-    known, unknown, good = [], [], 0
+class Audit(NamedTuple):
+    """A line for each pin against which something is known, which is not the newest, or whose page could not be had."""
+
+    known: list[str]
+    older: list[str]
+    missing: list[str]
+
+
+def audit(pinned: Iterable[tuple[str, str]], page: Callable[[str], Any]) -> Audit:
+    """`page`: a project's, or None."""
+    found = Audit([], [], [])
     for name, version in pinned:
         project = page(name)
         if project is None:
-            unknown.append(f"{name} {version}: no page")
+            found.missing.append(f"{name} {version}: no page")
         elif Version(project["info"]["version"]) != Version(version):
-            unknown.append(f"{name} {version}: {project['info']['version']} is the newest")
-        elif found := [one["id"] for one in project["vulnerabilities"] if not one.get("withdrawn")]:
-            known.append(f"{name} {version}: {', '.join(found)}")
-        else:
-            good += 1
-    return known, unknown, good
+            found.older.append(f"{name} {version}: {project['info']['version']} is the newest")
+        elif known := [one["id"] for one in project["vulnerabilities"] if not one.get("withdrawn")]:
+            found.known.append(f"{name} {version}: {', '.join(known)}")
+    return found
 
 
 def _page(name: str) -> Any:
@@ -57,13 +63,14 @@ def _page(name: str) -> Any:
 def main() -> int:
     locks = (*ROOT.glob("requirements*.txt"), *ROOT.glob("binder/requirements*.txt"))
     pinned = sorted({pin for lock in locks for pin in pins(lock.read_text().splitlines())})
-    known, unknown, good = audit(pinned, _page)
-    sys.stdout.writelines(f"{line}\n" for line in [*(f"✘ {one}" for one in known), *(f"? {one}" for one in unknown)])
+    found = audit(pinned, _page)
+    unknown = [*found.older, *found.missing]
+    sys.stdout.writelines([*(f"✘ {line}\n" for line in found.known), *(f"? {line}\n" for line in unknown)])
     sys.stdout.write(
-        f"{len(pinned)} pins: nothing is known against {good}, something against {len(known)}; "
-        f"of {len(unknown)} this cannot tell.\n"
+        f"{len(pinned)} pins: nothing is known against {len(pinned) - len(found.known) - len(unknown)}, "
+        f"something against {len(found.known)}; of {len(unknown)} this cannot tell.\n"
     )
-    return 1 if known or any(line.endswith("no page") for line in unknown) else 0
+    return 1 if found.known or found.missing else 0
 
 
 if __name__ == "__main__":

@@ -382,10 +382,10 @@ class _Kernel:
             self._channels.stop_channels()
             self._channels = None
         if self._manager.has_kernel:
-            self._leave_our_group()
+            self._spare_our_group()
             await self._manager.shutdown_kernel(now=True)
 
-    def _leave_our_group(self) -> None:
+    def _spare_our_group(self) -> None:
         """A process that Ctrl-C ends just as it starts is still in our process group: jupyter_client notes that group,
         and kills it whole, us too.
         """

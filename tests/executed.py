@@ -46,9 +46,11 @@ class Kernel:
         # Sockets in files with short paths: a free port may be taken by the time that the kernel binds it.
         self._sockets = TemporaryDirectory()
         self._manager = AsyncKernelManager(
-            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), connection_file=str(folder / "connection.json"),
-            transport="ipc", ip=os.path.join(self._sockets.name, "kernel"),
-        )  # fmt: skip
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+            connection_file=str(folder / "connection.json"),
+            transport="ipc",
+            ip=os.path.join(self._sockets.name, "kernel"),
+        )
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DPSX_")}
         for name in (*tutorial.VARIABLES, *targets.TRUST, *targets.CONNECTION_STRINGS):
             kept.pop(name, None)

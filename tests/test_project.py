@@ -92,10 +92,10 @@ def test_the_audit_tells_what_is_known_from_what_it_cannot_tell() -> None:
         "old": page("5"),
     }
     lock = ["# Made by hand", "good==1", "bad==2 ; sys_platform == 'win32'", "cleared==3", "old==4", "gone==1", "-e ."]
-    known, unknown, good = audit.audit(audit.pins(lock), pages.get)
-    assert known == ["bad 2: PYSEC-1"]
-    assert unknown == ["old 4: 5 is the newest", "gone 1: no page"]
-    assert good == 2
+    found = audit.audit(audit.pins(lock), pages.get)
+    assert found.known == ["bad 2: PYSEC-1"]
+    assert found.older == ["old 4: 5 is the newest"]
+    assert found.missing == ["gone 1: no page"]
 
 
 def test_every_direct_dependency_is_locked_within_its_range() -> None:

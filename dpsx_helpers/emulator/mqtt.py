@@ -270,7 +270,7 @@ def _unsubscribe(_: int, body: bytes) -> Unsubscribe:
     return Unsubscribe(packet_id, tuple(filters))
 
 
-def _publish(flags: int, body: bytes) -> Publish:
+def _publish(flags: int, body: bytes) -> Publish:  # without `_Fields`: this is what devices send all the time
     dup, qos, retain = bool(flags & 0x08), flags >> 1 & 0x03, bool(flags & 0x01)
     topic_end = 2 + int.from_bytes(body[:2])
     start = topic_end + 2 if qos else topic_end

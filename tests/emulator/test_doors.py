@@ -1,4 +1,4 @@
-"""A listening socket when the system gives no descriptor, and how many descriptors a process gives itself."""
+"""A listening socket when the system gives no descriptor or when it closes, and how many a process gives itself."""
 
 import asyncio
 import contextlib
